@@ -1,0 +1,96 @@
+"""What can go wrong below HTTP.
+
+    ModelError
+    ├── ArchitectureError      constructor arguments that make no network
+    ├── UnknownVariant         no such name in the registry
+    ├── CheckpointError        weights that cannot be used
+    │   ├── CheckpointNotFound     nothing where the reference points
+    │   ├── CheckpointUnsafe       a pickle that asks for more than tensors
+    │   ├── CheckpointMismatch     tensors that do not fit the network
+    │   └── CheckpointCorrupt      damaged file, wrong hash, unreadable configuration
+    ├── DeviceError            a device or precision this machine does not have
+    ├── EngineError            the engine failed on inputs that were in order
+    └── ImageError             bytes that are no usable image
+        ├── ImageUndecodable       not an image, or truncated
+        ├── ImageUnsupported       an image, of a format that is not accepted
+        └── ImageTooLarge          more pixels than allowed
+
+Errors carry their numbers as attributes and know nothing of status codes: `app.problems` has the one table of those.
+The text of a `ModelError` is written for people and safe to show; the text of anything else is not.
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ArchitectureError(ModelError, ValueError):
+    """Constructor arguments that describe no valid network."""
+
+
+class UnknownVariant(ModelError, LookupError):
+    """A variant, weights or bundled name that the registry does not know."""
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown {kind} {name!r}: known are {', '.join(known)}")
+        self.kind = kind
+        self.name = name
+        self.known = known
+
+
+class CheckpointError(ModelError):
+    """Weights that cannot be used."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """Nothing where the reference points."""
+
+
+class CheckpointUnsafe(CheckpointError):
+    """A pickle that asks for more than tensors and plain containers."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """Tensors that do not fit the network they were meant for."""
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A damaged file, a wrong hash, or a configuration that cannot be read."""
+
+
+class DeviceError(ModelError):
+    """A device or precision that this machine does not have."""
+
+
+class EngineError(ModelError):
+    """The engine failed although its inputs were in order."""
+
+
+class ImageError(ModelError, ValueError):
+    """Bytes that are no usable image."""
+
+
+class ImageUndecodable(ImageError):
+    """Not an image at all, or a damaged one."""
+
+
+class ImageUnsupported(ImageError):
+    """An image in a format that is not on the allow-list."""
+
+    def __init__(self, given: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"the image format {given} is not supported; allowed are {', '.join(allowed)}")
+        self.given = given
+        self.allowed = allowed
+
+
+class ImageTooLarge(ImageError):
+    """More pixels than allowed, read from the header before decoding."""
+
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        super().__init__(f"the image has {width} x {height} = {width * height} pixels; at most {limit} are allowed")
+        self.width = width
+        self.height = height
+        self.value = width * height
+        self.limit = limit

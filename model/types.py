@@ -1,0 +1,84 @@
+"""The records that cross from this package to its callers: frozen, plain, no tensor type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class: its name for people and, where there is one, its WordNet id (names are not unique, ids are)."""
+
+    name: str
+    wnid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class of a ranking. `score` is its softmax probability, 0..1."""
+
+    index: int
+    label: str
+    score: float
+    wnid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image was before it was prepared. Sides in pixels, after EXIF orientation."""
+
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """How pixels become the network's input; travels with the checkpoint.
+
+    `size` is (height, width) in pixels; `mean` and `std` are per channel on the scale 0..1.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something the service decided, with its reason in words."""
+
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything there is to say of a loaded model."""
+
+    variant: str
+    arguments: Mapping[str, Any]  # of `model.sknet.SKNet`, with the block's name
+    labels: tuple[Label, ...]
+    preprocess: PreprocessSpec
+    parameters: int
+    gmacs: float  # at `preprocess.size`
+    checkpoint: str  # the reference it was loaded from
+    digest: str  # "sha256:..." of the weights file
+    engine: Choice
+    device: Choice
+    dtype: Choice
+    memory_format: Choice
+    threads: Choice
+    licence: str | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)  # published figures, percent
+    description: str | None = None
+    load_seconds: float = 0.0
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
