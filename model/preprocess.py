@@ -1,0 +1,160 @@
+"""Pixels -> model input, as the `PreprocessSpec` of a checkpoint says.
+
+This is the reference path: for images of ordinary shape it equals timm 1.0.31's evaluation pipeline
+(`timm.data.create_transform(..., is_training=False)`) for its three crop modes. "center" scales the shorter side to
+floor(size / crop_pct) and cuts the middle out; "squash" scales both sides to that, whatever the shape; "border" scales
+the longer side to it and fills the rest with the mean colour.
+
+A picture 1 pixel wide and 65,535 high would be scaled to 256 x 16.8 million pixels first. Beyond `MAX_RESIZED_PIXELS` only
+the part that the crop keeps is resized, from the same positions with the same filter: the same pixels to one level of 255
+("box" has hard edges: there one pixel in a hundred may take another neighbour).
+
+This file knows nothing of files, formats, tensors or networks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.errors import CheckpointError
+from model.types import PreprocessSpec
+
+# 64 MiB at Pillow's four bytes a pixel; reached at 256 pixels of shorter side by an aspect ratio of 256:1.
+MAX_RESIZED_PIXELS = 16 * 1024 * 1024
+# Beyond this side Pillow's filter table, 32 to 48 bytes per source pixel of an axis, outweighs the picture: average first.
+MAX_FILTERED_SIDE = 65_536
+
+CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
+INTERPOLATIONS: dict[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def prepare(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Turn an image of any size into the network's input: float32, (3, H, W) with (H, W) = `spec.size`, C-contiguous.
+
+    Raises:
+        CheckpointError: the spec asks for something that does not exist; see `check`.
+    """
+    check(spec)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    fill = tuple(round(255 * v) for v in spec.mean) if spec.crop_mode == "border" else (0, 0, 0)
+    cut = _resize_and_crop(rgb, _resized_size(rgb.size, spec), spec)
+    pixels = np.asarray(_pad(cut, spec.size, fill))  # (H, W, 3) uint8
+    return _normalise(pixels, spec)
+
+
+def describe(spec: PreprocessSpec) -> str:
+    """Say in one sentence what `prepare` does."""
+    height, width = spec.size
+    scaled_height, scaled_width = _scale_size(spec)
+    scaled = f"{scaled_height}" if scaled_height == scaled_width else f"{scaled_width}x{scaled_height}"
+    resize = {
+        "center": f"the shorter side scaled to {scaled} pixels",
+        "squash": f"both sides scaled to {scaled} pixels without keeping the shape",
+        "border": f"the longer side scaled to {scaled} pixels",
+    }[spec.crop_mode]
+    crop = "padded with the mean colour or cropped to the central" if spec.crop_mode == "border" else "cropped to the central"
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in (spec.mean, spec.std))
+    return (
+        f"RGB with {resize} ({spec.interpolation}), {crop} {width}x{height}, "
+        f"divided by 255, then normalised with mean ({mean}) and standard deviation ({std})."
+    )
+
+
+def check(spec: PreprocessSpec) -> None:
+    """Refuse a spec that cannot be carried out.
+
+    Raises:
+        CheckpointError: the text names the field, what it held and what it may hold.
+    """
+    if spec.crop_mode not in CROP_MODES:
+        raise CheckpointError(f"preprocessing: crop_mode {spec.crop_mode!r} is unknown; known are {', '.join(CROP_MODES)}")
+    if spec.interpolation not in INTERPOLATIONS:
+        known = ", ".join(INTERPOLATIONS)
+        raise CheckpointError(f"preprocessing: interpolation {spec.interpolation!r} is unknown; known are {known}")
+    if len(spec.size) != 2 or min(spec.size) < 1:
+        raise CheckpointError(f"preprocessing: size {spec.size!r} must be (height, width), each at least 1")
+    if not (math.isfinite(spec.crop_pct) and spec.crop_pct > 0):
+        raise CheckpointError(f"preprocessing: crop_pct {spec.crop_pct!r} must be a number above 0")
+    if len(spec.mean) != 3 or not all(math.isfinite(v) for v in spec.mean):
+        raise CheckpointError(f"preprocessing: mean {spec.mean!r} must be three numbers")
+    if len(spec.std) != 3 or not all(math.isfinite(v) and v > 0 for v in spec.std):
+        raise CheckpointError(f"preprocessing: std {spec.std!r} must be three numbers above 0")
+
+
+def _scale_size(spec: PreprocessSpec) -> tuple[int, int]:
+    height, width = (max(1, math.floor(side / spec.crop_pct)) for side in spec.size)
+    return height, width
+
+
+def _resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+    """(width, height) before the crop; the roundings are timm's and torchvision's, each in its place."""
+    width, height = size
+    scaled_height, scaled_width = _scale_size(spec)
+    if spec.crop_mode == "squash":
+        return scaled_width, scaled_height
+    if spec.crop_mode == "center" and scaled_height == scaled_width:  # torchvision's Resize: the longer side is truncated
+        long = int(scaled_height * max(size) / min(size))
+        return (scaled_width, long) if width <= height else (long, scaled_height)
+    ratios = (height / scaled_height, width / scaled_width)  # timm's ResizeKeepRatio: both sides are rounded
+    ratio = max(ratios) if spec.crop_mode == "border" else min(ratios)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _resize_and_crop(image: Image.Image, resized: tuple[int, int], spec: PreprocessSpec) -> Image.Image:
+    """Resize to `resized` (width, height) and keep at most `spec.size` of its middle."""
+    height, width = spec.size
+    keep_width, keep_height = min(width, resized[0]), min(height, resized[1])
+    left = round((resized[0] - keep_width) / 2.0)  # Python's rounding, to even: int(x + 0.5) is another crop
+    top = round((resized[1] - keep_height) / 2.0)
+    resample = INTERPOLATIONS[spec.interpolation]
+    reducing_gap = 3.0 if max(image.size) > MAX_FILTERED_SIDE else None
+    if resized[0] * resized[1] <= MAX_RESIZED_PIXELS:
+        if image.size != resized:
+            image = image.resize(resized, resample, reducing_gap=reducing_gap)
+        return image.crop((left, top, left + keep_width, top + keep_height))
+    columns = _span(left, keep_width, resized[0], image.width)
+    rows = _span(top, keep_height, resized[1], image.height)
+    image = image.crop((columns[0], rows[0], columns[1], rows[1]))
+    box = (columns[2], rows[2], columns[3], rows[3])
+    return image.resize((keep_width, keep_height), resample, box=box, reducing_gap=reducing_gap)
+
+
+def _span(start: int, count: int, resized: int, source: int) -> tuple[int, int, float, float]:
+    """Along one axis: the source pixels [first, last) that the filter looks at, and within them the span to resize.
+
+    Pillow keeps the span in float32: in a picture of 50 million rows it would be four rows off, so it counts from `first`.
+    """
+    scale = source / resized
+    low, high = start * scale, min((start + count) * scale, source)
+    margin = math.ceil(3 * max(1.0, scale)) + 1  # 3: the reach of Lanczos, the widest of the filters
+    first, last = max(0, math.floor(low) - margin), min(source, math.ceil(high) + margin)
+    return first, last, low - first, high - first
+
+
+def _pad(image: Image.Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image.Image:
+    height, width = size
+    if image.size == (width, height):
+        return image
+    padded = Image.new("RGB", (width, height), fill)
+    padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return padded
+
+
+def _normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+    # The order of operations, all in float32, is that of ToTensor and Normalize: the numbers are equal to the bit.
+    out = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
+    out /= np.float32(255)
+    out -= np.asarray(spec.mean, dtype=np.float32)[:, None, None]
+    out /= np.asarray(spec.std, dtype=np.float32)[:, None, None]
+    return out
