@@ -1,0 +1,56 @@
+"""The finished checkpoint: float16 weights in safetensors, and a JSON card that says what they are and how they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from model.sknet import SKNet
+from model.train import augment
+from model.train.data import CLASSES
+from model.train.loop import Recipe, arguments
+
+VARIANT = "skresnet14_cifar"  # two plain weights layers a block, stem and classifier: 14 deep
+
+
+def halved(net: SKNet) -> dict[str, torch.Tensor]:
+    """Weights in float16 but for the statistics of normalisation, whose small variances half precision would cut off."""
+    state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    return {k: (v if "running_" in k else v.half()).contiguous().cpu() for k, v in state.items()}
+
+
+def write(path: Path, net: SKNet, recipe: Recipe, *, accuracy: dict[str, float], training: dict[str, Any]) -> None:
+    """Write `path`.safetensors and `path`.json.
+
+    Args:
+        accuracy: figures in percent, measured on what is written. training: seed, command, time taken and the like.
+    """
+    weights = path.with_suffix(".safetensors")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    save_file(halved(net), weights, {"format": "pt"})
+    card = {
+        "name": path.name,
+        "variant": VARIANT,
+        "arguments": {"block": "basic", "layers": recipe.layers, **arguments(recipe)},
+        "preprocess": {
+            "size": [recipe.size, recipe.size],
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "interpolation": "bicubic",
+            "mean": augment.MEAN,
+            "std": augment.STD,
+        },
+        "labels": CLASSES,
+        "accuracy": accuracy,
+        "licence": "MIT",
+        "description": "SKNet of three unsplit stages, trained on CIFAR-10 and Tiny ImageNet photographs of the same ten classes",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "training": {**training, "recipe": asdict(recipe)},
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
