@@ -1,0 +1,107 @@
+"""Device, precision, memory format and threads, each chosen with its reason in words.
+
+torch is imported only where a CUDA device could matter, so that asking for the processor costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import DeviceError
+from model.types import Choice
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a network runs."""
+
+    device: Choice
+    dtype: Choice
+    memory_format: Choice
+    threads: Choice
+
+
+def place(device: str = "auto", precision: str = "auto", threads: int = 0) -> Placement:
+    """Choose a placement.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N. precision: auto, float32 or bfloat16. threads: 0 for the container's CPU limit.
+
+    Raises:
+        DeviceError: a device that this machine does not have, or a precision it cannot compute.
+    """
+    chosen = choose_device(device)
+    on_gpu = chosen.value.startswith("cuda")
+    return Placement(chosen, choose_precision(precision, on_gpu=on_gpu), _memory_format(), choose_threads(threads))
+
+
+def choose_device(requested: str) -> Choice:
+    """The device to run on, checked to exist."""
+    if requested == "cpu":
+        return Choice("cpu", "asked for")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if requested == "auto":
+        if count:
+            return Choice("cuda:0", f"auto: found {torch.cuda.get_device_name(0)}")
+        return Choice("cpu", "auto: no CUDA device was found")
+    kind, _, number = requested.partition(":")
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise DeviceError(f"device {requested!r}: it may be auto, cpu, cuda or cuda:N")
+    index = int(number or 0)
+    if index >= count:
+        found = f"cuda:0 to cuda:{count - 1}" if count else "none"
+        raise DeviceError(f"device {requested!r} does not exist: CUDA devices found: {found}")
+    return Choice(f"cuda:{index}", "asked for")
+
+
+def choose_precision(requested: str, *, on_gpu: bool) -> Choice:
+    """float32 or bfloat16."""
+    if requested not in ("auto", "float32", "bfloat16"):
+        raise DeviceError(f"precision {requested!r}: it may be auto, float32 or bfloat16")
+    if requested != "auto":
+        return Choice(requested, "asked for")
+    if on_gpu:
+        return Choice("bfloat16", "auto: the tensor cores of a GPU run it at twice the speed or more")
+    return Choice("float32", "auto: the reference arithmetic, on a processor")
+
+
+def choose_threads(requested: int) -> Choice:
+    """Threads of the engine: as asked, else as many processors as this process may really use."""
+    if requested:
+        return Choice(str(requested), "asked for")
+    limit, reason = cpu_limit()
+    return Choice(str(limit), f"auto: {reason}")
+
+
+def cpu_limit(cgroup: Path = CGROUP) -> tuple[int, str]:
+    """Processors this process may use, and which limit says so: affinity, or the container's quota if that is less."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota(cgroup)
+    if quota is not None and quota < available:
+        return max(1, math.floor(quota)), f"the container's quota of {quota:g} processors"
+    return available, f"{available} processors available"
+
+
+def _cgroup_quota(cgroup: Path) -> float | None:
+    """Processors that the control group allows: `cpu.max` of version 2, `cpu.cfs_*` of version 1; None for no limit."""
+    for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = (cgroup / quota_file).read_text().split()
+            if period_file is not None:
+                words += (cgroup / period_file).read_text().split()
+            quota, period = words[0], words[1]
+            return None if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError, IndexError, ZeroDivisionError):
+            continue  # no such version of control groups here, or nothing readable in it: no limit known
+    return None
+
+
+def _memory_format() -> Choice:
+    return Choice("channels_last", "the faster layout of convolutions on processors and tensor cores alike")
