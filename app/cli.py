@@ -1,0 +1,233 @@
+"""The command line: `sknet serve | classify | models | health | openapi`.
+
+Errors are one line on standard error; exit 1 is for what went wrong, 2 for how it was called.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.settings import Settings, SettingsError, flag, load_settings, unknown_variables
+from model.errors import ModelError
+
+logger = logging.getLogger("sknet.cli")
+
+MODEL_FIELDS = (
+    "checkpoint",
+    "variant",
+    "labels_file",
+    "checkpoint_sha256",
+    "cache_dir",
+    "device",
+    "precision",
+    "threads",
+    "max_pixels",
+)
+
+
+def setting_flags(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each of these settings. Values are checked by the settings themselves."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(list(fields)):
+            field = Settings.model_fields[name]
+            default = "" if field.default is None else f"  [default: {field.default}]"
+            command = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{field.description}{default}")(command)
+        return command
+
+    return decorate
+
+
+def settings_from(flags: dict[str, Any]) -> Settings:
+    """Settings from the flags that were given, over the environment."""
+    try:
+        return load_settings({name: value for name, value in flags.items() if value is not None})
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sknet-serve", prog_name="sknet")
+def main() -> None:
+    """Serve a Selective Kernel Network over HTTP, or use it from here."""
+
+
+@main.command()
+@setting_flags(Settings.model_fields)
+def serve(**flags: Any) -> None:
+    """Serve a model over HTTP. Every flag is also a variable: --top-k is SKNET_TOP_K."""
+    settings = settings_from(flags)
+    import uvicorn
+
+    from app.logs import configure
+    from app.main import create_app
+
+    configure(settings.log_format, settings.log_level)
+    for name in unknown_variables():
+        logger.warning("%s is no setting and is ignored; see sknet serve --help", name)
+    failures: list[Exception] = []
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, on_failure=give_up),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.drain_s,
+        )
+    )
+    # The server drains on these signals and then raises them again; a stop that was asked for is not a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run()
+    if failures:
+        known = isinstance(failures[0], ModelError)
+        raise click.ClickException(str(failures[0]) if known else "the model could not be loaded; the log has the reason")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and image, instead of a table.")
+@click.option("--top-k", "top_k", default=None, metavar="VALUE", help="How many classes to show.  [default: 5]")
+@setting_flags(MODEL_FIELDS)
+def classify(images: tuple[Path, ...], as_json: bool, **flags: Any) -> None:
+    """Classify image files in this process, without a server."""
+    settings = settings_from(flags)
+    from app.main import load_model
+
+    try:
+        model = load_model(settings)
+    except ModelError as error:
+        raise click.ClickException(str(error)) from None
+    k = min(settings.top_k, model.info.num_classes)
+    failed = 0
+    for path in _progress(images):
+        try:
+            item = model.prepare(path.read_bytes())
+            ranking = model.top_k(model.run([item])[0], k)
+        except (ModelError, OSError) as error:
+            failed += 1
+            _say(f"{path}: {error.strerror if isinstance(error, OSError) else error}", err=True)
+            continue
+        if as_json:
+            _say(json.dumps({"file": str(path), "predictions": [asdict(p) for p in ranking], "image": asdict(item.image)}))
+        else:
+            rows = [(str(path) if i == 0 else "", p.label, f"{p.score:.4f}") for i, p in enumerate(ranking)]
+            _say(table(rows, widths=(max(len(str(p)) for p in images), 24, 6)))
+    model.close()
+    if failed:
+        raise click.ClickException(f"{failed} of {len(images)} images could not be classified")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, instead of a table.")
+def models(as_json: bool) -> None:
+    """List the architectures, and the weights that are known by name."""
+    from model.checkpoint import bundled_names
+    from model.registry import VARIANTS, WEIGHTS
+
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "variants": [{k: v for k, v in asdict(v).items() if k != "arguments"} for v in VARIANTS.values()],
+                    "weights": [asdict(w) for w in WEIGHTS.values()],
+                    "bundled": list(bundled_names()),
+                },
+                indent=2,
+            )
+        )
+        return
+    click.echo("Bundled weights (--checkpoint bundled:NAME)")
+    click.echo(table([(name,) for name in bundled_names()], indent=2))
+    click.echo("\nPublished weights (--checkpoint NAME, fetched once from the hub)")
+    rows = [(w.name, f"{w.top1:.3f} / {w.top5:.3f}", w.licence) for w in WEIGHTS.values()]
+    click.echo(table([("NAME", "TOP-1 / TOP-5 %", "LICENCE"), *rows], indent=2))
+    click.echo("\nArchitectures (--variant NAME)")
+    archs = [(v.name, f"{v.parameters:,}", f"{v.gmacs:.3f}", ", ".join(v.aliases)) for v in VARIANTS.values()]
+    click.echo(table([("NAME", "PARAMETERS", "GMACS", "ALSO"), *archs], indent=2))
+
+
+@main.command()
+@click.option("--url", default=None, metavar="URL", help="Address of the service; by default the one the settings name.")
+@click.option("--timeout-s", default=3.0, show_default=True, help="Seconds to wait for an answer.")
+def health(url: str | None, timeout_s: float) -> None:
+    """Ask a running service whether it is ready; exit 0 if it is."""
+    import httpx
+
+    if url is None:
+        settings = settings_from({})
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+        url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    try:
+        # No proxy of the environment: the question is about this machine.
+        with httpx.Client(timeout=timeout_s, trust_env=False) as client:
+            answer = client.get(f"{url.rstrip('/')}/readyz")
+            reasons = answer.json()["reasons"]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        raise click.ClickException(f"no SKNet service answers at {url}") from None
+    if not answer.is_success:
+        raise click.ClickException("not ready: " + "; ".join(reasons))
+    click.echo("ready")
+
+
+@main.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    from app.main import create_app
+
+    click.echo(json.dumps(create_app(settings_from({})).openapi(), indent=2))
+
+
+def table(rows: Sequence[Sequence[str]], *, widths: Sequence[int] = (), indent: int = 0) -> str:
+    """Rows as aligned columns; each at least as wide as `widths` says."""
+    if not rows:
+        return " " * indent + "(none)"
+    columns = [max([len(row[i]) for row in rows] + list(widths[i : i + 1])) for i in range(len(rows[0]))]
+    lines = (" " * indent + "  ".join(cell.ljust(columns[i]) for i, cell in enumerate(row)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _progress(paths: Sequence[Path]) -> Iterable[Path]:
+    """A bar on a terminal, a line every hundred images otherwise; nothing for a single one."""
+    if len(paths) == 1:
+        return paths
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(paths, unit="image")
+    return _counted(paths)
+
+
+def _counted(paths: Sequence[Path]) -> Iterable[Path]:
+    for i, path in enumerate(paths, start=1):
+        yield path
+        if i % 100 == 0:
+            click.echo(f"{i} of {len(paths)} images", err=True)
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line past a progress bar that may be on the screen."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr if err else sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

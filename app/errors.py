@@ -1,0 +1,102 @@
+"""What can go wrong between the socket and the model.
+
+    AppError
+    ├── MalformedRequest      the request cannot be read
+    ├── InvalidParameter      a parameter or header out of range
+    ├── BodyTooLarge          refused from Content-Length, or by counting
+    ├── BodyTimeout           the body did not arrive in time
+    ├── UnsupportedMedia      a media type that is not accepted
+    ├── SourceForbidden       an image from where the settings allow none
+    ├── ModelNotFound         no model of that name
+    ├── Overloaded            no room; come back in `retry_after` seconds
+    ├── NotReady              no model serves yet, or no longer
+    └── DeadlinePassed        the answer would come too late
+
+As in `model.errors`: numbers as attributes, no status codes (`app.problems` has them), texts that are safe to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AppError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class MalformedRequest(AppError):
+    """The request cannot be read; the text says how it should look."""
+
+
+class InvalidParameter(AppError):
+    """A parameter or header out of range."""
+
+    def __init__(self, name: str, value: object, allowed: str, limit: float | None = None) -> None:
+        super().__init__(f"{name} is {str(value)[:100]!r}: it may be {allowed}")
+        self.name = name
+        self.value = value if isinstance(value, int) else str(value)[:100]
+        self.limit = limit
+
+
+class BodyTooLarge(AppError):
+    """More bytes than allowed. `value` is what was announced or, where nothing was, counted until it was refused."""
+
+    def __init__(self, limit: int, value: int) -> None:
+        super().__init__(f"the body has {value} bytes or more; at most {limit} are allowed")
+        self.limit = limit
+        self.value = value
+
+
+class BodyTimeout(AppError):
+    """The body did not arrive in time."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the body did not arrive within {limit_s:g} seconds")
+        self.limit = limit_s
+
+
+class UnsupportedMedia(AppError):
+    """A media type that is not accepted."""
+
+    def __init__(self, given: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"the Content-Type {given[:100]!r} is not accepted; send {', '.join(allowed)}")
+        self.value = given[:100]
+        self.allowed = tuple(allowed)
+
+
+class SourceForbidden(AppError):
+    """An image from a place that the settings do not allow."""
+
+
+class ModelNotFound(AppError):
+    """No model of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"there is no model {name[:100]!r}; there is {', '.join(known)}")
+        self.value = name[:100]
+
+
+class Overloaded(AppError):
+    """No room at present. `retry_after` in seconds."""
+
+    def __init__(self, what: str, limit: int, retry_after: int) -> None:
+        super().__init__(f"the service is at its limit of {limit} {what}; try again in {retry_after} s")
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class NotReady(AppError):
+    """No model serves yet, or no longer. `retry_after` in seconds."""
+
+    def __init__(self, reasons: Sequence[str], retry_after: int = 1) -> None:
+        super().__init__("the service is not ready: " + "; ".join(reasons))
+        self.reasons = tuple(reasons)
+        self.retry_after = retry_after
+
+
+class DeadlinePassed(AppError):
+    """The answer would come too late."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the deadline of {limit_s:g} seconds passed")
+        self.limit = limit_s

@@ -1,0 +1,123 @@
+"""The composition root: every part is made here, in order, and torn down in reverse. Nothing else makes one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from app import openapi, problems
+from app.classifier import Classifier, Model
+from app.metrics import Metrics
+from app.middleware import BodyLimits, Departures, RequestLog
+from app.routes import classify, models, pages, probes
+from app.services import Services
+from app.settings import Settings, load_settings
+from model.device import cpu_limit
+from model.errors import ModelError
+
+logger = logging.getLogger("sknet.service")
+
+Load = Callable[[Settings], Model]
+OnFailure = Callable[[Exception], None]
+
+
+def create_app(settings: Settings | None = None, *, load: Load | None = None, on_failure: OnFailure | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: out of the environment where not given.
+        load: makes the model; replaced by tests.
+        on_failure: told when the model cannot be loaded. Without it the start itself fails.
+    """
+    settings = settings or load_settings()
+    load = load or load_model
+    metrics = Metrics()
+    classifier = Classifier(settings, metrics, decode_threads=cpu_limit()[0])
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_start(classifier, settings, load, on_failure), name="load")
+        try:
+            if on_failure is None:
+                await loading  # nobody to tell: the server must see the failure
+            yield
+        finally:
+            await classifier.close()
+            if not loading.done():
+                loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+
+    app = FastAPI(
+        title="SKNet",
+        version=version("sknet-serve"),
+        summary="Image classification with Selective Kernel Networks",
+        description="Send an image, get its best classes. `/models` says what the model is and how it runs; "
+        "every error is an RFC 9457 problem document, and `/problems` lists them.",
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # operation ids that make readable client methods
+        lifespan=lifespan,
+        openapi_tags=[
+            {"name": "classify", "description": "Images in, classes out."},
+            {"name": "models", "description": "Which model serves, and why it runs as it does."},
+            {"name": "service", "description": "Probes and metrics."},
+        ],
+    )
+    app.state.services = Services(settings, metrics, classifier)
+    for router in (classify.router, models.router, probes.router, pages.router):
+        app.include_router(router)
+    pages.mount_static(app)
+    problems.install(app)
+    openapi.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(Departures)
+    app.add_middleware(
+        BodyLimits,
+        max_body_bytes=settings.max_body_bytes,
+        max_buffered_bytes=settings.max_buffered_bytes,
+        by_path={"/classify/batch": settings.max_batch_body_bytes},
+    )
+    app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s)
+    return app
+
+
+def load_model(settings: Settings) -> Model:
+    """Load the model that the settings name."""
+    from model.manager import LoadRequest, load  # brings numpy and the engine, which a test with a fake does without
+
+    return load(
+        LoadRequest(
+            checkpoint=settings.checkpoint,
+            variant=settings.variant,
+            labels_file=settings.labels_file,
+            sha256=settings.checkpoint_sha256,
+            cache_dir=settings.cache_dir,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+            max_pixels=settings.max_pixels,
+        )
+    )
+
+
+async def _start(classifier: Classifier, settings: Settings, load: Load, on_failure: OnFailure | None) -> None:
+    try:
+        await classifier.start(lambda: load(settings))
+    except Exception as error:
+        if on_failure is None:
+            raise
+        if not isinstance(error, ModelError):
+            logger.exception("the model could not be loaded")
+        on_failure(error)
+        return
+    if classifier.state == "ready":
+        info = classifier.model.info
+        logger.info(
+            "ready: %s from %s (%s, %s, %s) in %.1f s",
+            info.variant, info.checkpoint, info.engine.value, info.device.value, info.dtype.value, info.load_seconds,
+        )  # fmt: skip

@@ -1,0 +1,171 @@
+"""What the OpenAPI document says beyond what the framework finds by itself: bodies in several forms, and every error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.problems import MEDIA_TYPE, PREFIX, Row, rows
+from app.schemas.native import BatchJson, ImageJson
+from app.schemas.problem import Problem
+
+_REF = "#/components/schemas/{model}"
+_BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
+# A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
+_TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAANMDEgANwcAR/QBcPbvf+MAAAAASUVORK5CYII="
+
+# One `detail` for each kind of problem, as the service words it.
+_DETAILS = {
+    "malformed-request": "the body is empty; send the bytes of an image",
+    "source-forbidden": "images by url are switched off on this service; send the image itself",
+    "model-not-found": "there is no model 'other'; there is default",
+    "not-found": "There is no route /classfy.",
+    "method-not-allowed": "GET is not allowed here; allowed: POST.",
+    "body-timeout": "the body did not arrive within 10 seconds",
+    "body-too-large": "the body has 25000000 bytes or more; at most 20000000 are allowed",
+    "unsupported-media-type": "the Content-Type 'text/plain' is not accepted; send multipart/form-data, image/*, "
+    "application/octet-stream, application/json",
+    "invalid-parameter": "top_k is '0': it may be a whole number from 1 to 10",
+    "image-undecodable": "the image is cut off or damaged",
+    "image-unsupported": "the format PDF is not supported",
+    "image-too-large": "the image has 10000 x 6000 = 60000000 pixels; at most 50000000 are allowed",
+    "image-unusable": "the image cannot be used",
+    "overloaded": "the service is at its limit of 256 images; try again in 2 s",
+    "internal-error": "The fault is ours and is in the log under this request's id.",
+    "not-ready": "the service is not ready: the model is being loaded",
+    "deadline-passed": "the deadline of 10 seconds passed",
+}
+
+IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary", "description": "The encoded image."}},
+            }
+        },
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "application/json": {
+            "schema": {"$ref": _REF.format(model="ImageJson")},
+            "example": {"image": _TINY_PNG},
+        },
+    },
+}
+
+BATCH_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {
+                    "files": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "The images.",
+                    }
+                },
+            }
+        },
+        "application/json": {
+            "schema": {"$ref": _REF.format(model="BatchJson")},
+            "example": {"images": [_TINY_PNG, f"data:image/png;base64,{_TINY_PNG}"]},
+        },
+    },
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare that a route may answer with these statuses, as problem documents; the table gives the words."""
+    declared: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        kinds = [row for row in rows() if row.status == status]
+        entry: dict[str, Any] = {
+            "description": "; ".join(dict.fromkeys(row.title for row in kinds)),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": _REF.format(model="Problem")},
+                    "examples": {row.slug: {"summary": row.title, "value": _example(row)} for row in kinds},
+                }
+            },
+        }
+        if any(row.retry for row in kinds):
+            entry["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+        declared[status] = entry
+    return declared
+
+
+def _example(row: Row) -> dict[str, Any]:
+    return {"type": PREFIX + row.slug, "title": row.title, "status": row.status, "detail": _DETAILS[row.slug]}
+
+
+def _drop_framework_errors(schema: dict[str, Any]) -> None:
+    """The framework declares its own 422 wherever there is a parameter; ours are declared by `errors`."""
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            declared = operation["responses"].get("422", {}).get("content", {})
+            if "application/json" in declared:
+                del operation["responses"]["422"]
+
+
+_TIMEOUT = {
+    "name": "X-Timeout-Ms",
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds this request may take; lowers the service's own deadline, never raises it.",
+    "schema": {"type": "integer", "minimum": 1, "examples": [2000]},
+}
+_ID = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "Name of this request in the answer and in the logs; made by the service where not given.",
+    "schema": {"type": "string", "maxLength": 128, "examples": ["3f1c9a52"]},
+}
+_ANSWER_HEADERS = {
+    "X-Request-ID": {"description": "As sent, or made here.", "schema": {"type": "string"}},
+    "Server-Timing": {"description": "Milliseconds of queue, prepare, inference and total.", "schema": {"type": "string"}},
+}
+
+
+def _describe_headers(schema: dict[str, Any]) -> None:
+    """Every route takes and gives the same headers; those of time matter where images are classified."""
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            headers = [_TIMEOUT, _ID] if path.startswith("/classify") else [_ID]
+            operation.setdefault("parameters", []).extend(headers)
+            for response in operation["responses"].values():
+                response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}
+
+
+def install(app: FastAPI) -> None:
+    """Add to the document the schemas that only hand-written parts refer to."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            schemas = schema["components"]["schemas"]
+            for kind in (Problem, ImageJson, BatchJson):
+                schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
+            _drop_framework_errors(schema)
+            _describe_headers(schema)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # the way the framework documents

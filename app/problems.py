@@ -1,0 +1,152 @@
+"""The one table of errors: type -> status, slug, title; rendered as RFC 9457 `application/problem+json`.
+
+Only the texts of our own errors are shown, since they were written to be; of anything else the client learns a title.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app import errors
+from app.context import SCOPE_KEY, context_of
+from app.schemas.problem import Problem
+from model import errors as model_errors
+
+logger = logging.getLogger("sknet.service")
+
+MEDIA_TYPE = "application/problem+json"
+PREFIX = "/problems/"
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one kind of error looks from outside."""
+
+    status: int
+    slug: str
+    title: str
+    retry: bool = False  # the answer says in `Retry-After` when to come back
+
+
+INTERNAL = Row(500, "internal-error", "Something went wrong in the service")
+
+TABLE: dict[type[Exception], Row] = {
+    errors.MalformedRequest: Row(400, "malformed-request", "The request cannot be read"),
+    errors.SourceForbidden: Row(403, "source-forbidden", "Images may not come from there"),
+    errors.ModelNotFound: Row(404, "model-not-found", "No such model"),
+    errors.BodyTimeout: Row(408, "body-timeout", "The body did not arrive in time"),
+    errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
+    errors.UnsupportedMedia: Row(415, "unsupported-media-type", "The media type is not accepted"),
+    errors.InvalidParameter: Row(422, "invalid-parameter", "A parameter is out of range"),
+    errors.Overloaded: Row(429, "overloaded", "Too much at once", retry=True),
+    errors.NotReady: Row(503, "not-ready", "The service is not ready", retry=True),
+    errors.DeadlinePassed: Row(504, "deadline-passed", "The deadline passed"),
+    errors.AppError: INTERNAL,
+    model_errors.ImageUndecodable: Row(422, "image-undecodable", "The bytes are no readable image"),
+    model_errors.ImageUnsupported: Row(422, "image-unsupported", "The image format is not supported"),
+    model_errors.ImageTooLarge: Row(422, "image-too-large", "The image has too many pixels"),
+    model_errors.ImageError: Row(422, "image-unusable", "The image cannot be used"),
+    model_errors.ModelError: INTERNAL,
+}
+
+# What the framework itself answers, by status.
+FRAMEWORK: dict[int, Row] = {
+    400: TABLE[errors.MalformedRequest],
+    404: Row(404, "not-found", "No such route"),
+    405: Row(405, "method-not-allowed", "The method is not allowed here"),
+}
+
+
+def rows() -> tuple[Row, ...]:
+    """Every row once, by status and slug."""
+    every = {row.slug: row for row in (*TABLE.values(), *FRAMEWORK.values())}
+    return tuple(sorted(every.values(), key=lambda row: (row.status, row.slug)))
+
+
+def row_of(kind: type[BaseException]) -> Row:
+    """The row of an error type, or of its nearest ancestor that has one."""
+    return next((TABLE[base] for base in kind.__mro__ if base in TABLE), INTERNAL)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """An error as its problem document. The numbers that matter come from the error's own attributes."""
+    row = row_of(type(error))
+    if row is INTERNAL:
+        return _problem(row, "The fault is ours and is in the log under this request's id.")
+    numbers = {name: getattr(error, name) for name in ("limit", "value", "allowed", "reasons") if hasattr(error, name)}
+    if isinstance(error, errors.InvalidParameter):
+        numbers["parameter"] = error.name
+    return _problem(row, str(error), **{k: v for k, v in numbers.items() if v is not None})
+
+
+def response_of(error: BaseException, scope: Scope) -> Response:
+    """The whole HTTP answer to an error."""
+    return _response(problem_of(error), scope, retry_after=getattr(error, "retry_after", None))
+
+
+def log_fault(error: BaseException, scope: Scope) -> None:
+    """Put into the log what the client is not told, under the id that the client was."""
+    if row_of(type(error)) is INTERNAL:
+        logger.error("request failed", exc_info=error, extra={"request_id": context_of(scope).id})
+
+
+async def answer(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an error from outside of any route."""
+    await response_of(error, scope)(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application, and the framework's own, out of the table."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        log_fault(error, request.scope)
+        return response_of(error, request.scope)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        row = FRAMEWORK.get(error.status_code, Row(error.status_code, "http-error", "The request was refused"))
+        details = {
+            400: "The body could not be read; see the documentation of this route.",
+            404: f"There is no route {request.url.path[:200]}.",
+            405: f"{request.method} is not allowed here; allowed: {(error.headers or {}).get('Allow', 'see the documentation')}.",
+        }
+        return _response(_problem(row, details.get(row.status, row.title)), request.scope, headers=dict(error.headers or {}))
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        name = str(first["loc"][1])  # (where, name, and below that what pydantic tried)
+        value = first.get("input")
+        limits = {k: v for k, v in first.get("ctx", {}).items() if k in {"ge", "le", "gt", "lt", "expected"}}
+        detail = f"{name} is {str(value)[:100]!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        limit = next(iter(limits.values()), None)
+        problem = _problem(TABLE[errors.InvalidParameter], detail, parameter=name, value=str(value)[:100], limit=limit)
+        return _response(problem, request.scope)
+
+    app.add_exception_handler(errors.AppError, ours)
+    app.add_exception_handler(model_errors.ModelError, ours)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, validation)
+
+
+def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
+    return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
+
+
+def _response(
+    problem: Problem, scope: Scope, *, retry_after: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    headers = dict(headers or {})
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    if SCOPE_KEY in scope:
+        context_of(scope).problem = problem.type.removeprefix(PREFIX)
+    return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

@@ -1,0 +1,104 @@
+"""`POST /classify` and `POST /classify/batch`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
+
+from app.classifier import Classified
+from app.context import context_of
+from app.openapi import BATCH_BODY, IMAGE_BODY, errors
+from app.problems import log_fault, problem_of
+from app.schemas.native import (
+    BatchAnswer,
+    BatchResult,
+    ClassifyAnswer,
+    ImageJsonInfo,
+    ModelRef,
+    PredictionJson,
+)
+from app.services import Has
+from app.sources import many_images, one_image
+from model.types import ModelInfo
+
+router = APIRouter(tags=["classify"])
+
+# May be left out, but not be null: the document must not offer null.
+TopK = Annotated[
+    int | SkipJsonSchema[None],
+    Query(
+        description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.", examples=[5]
+    ),
+]
+MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])]
+
+
+@router.post(
+    "/classify",
+    response_model=ClassifyAnswer,
+    response_description="The ranking, best class first.",
+    responses=errors(400, 403, 408, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra={"requestBody": IMAGE_BODY},
+    summary="Classify one image",
+)
+async def classify(request: Request, services: Has, top_k: TopK = None, min_score: MinScore = 0.0) -> Response:
+    """Send an image as the part `file` of a form, as the raw body, or as base64 in JSON; get its best classes."""
+    context = context_of(request.scope)
+    data = await one_image(request)
+    found = await services.classifier.classify(data, top_k=top_k, min_score=min_score, deadline=context.deadline)
+    context.timings.append(found.timings)
+    answer = ClassifyAnswer(
+        predictions=_predictions(found),
+        model=_model(services, found.info),
+        image=ImageJsonInfo(width=found.image.width, height=found.image.height, format=found.image.format),
+    )
+    return _json(answer.model_dump_json())
+
+
+@router.post(
+    "/classify/batch",
+    response_model=BatchAnswer,
+    response_description="A ranking or a problem for each image.",
+    responses=errors(400, 408, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra={"requestBody": BATCH_BODY},
+    summary="Classify several images",
+)
+async def classify_batch(request: Request, services: Has, top_k: TopK = None, min_score: MinScore = 0.0) -> Response:
+    """Always one result for each image, in request order; an image that cannot be used gets a problem of its own."""
+    context = context_of(request.scope)
+    # More images than the queue holds would never be admitted, however often the client came back.
+    named = await many_images(request, min(services.settings.max_images, services.settings.max_queue))
+    info, results = await services.classifier.classify_many(
+        [data for _, data in named], top_k=top_k, min_score=min_score, deadline=context.deadline
+    )
+    for result in results:
+        if isinstance(result, Classified):
+            context.timings.append(result.timings)
+        else:
+            log_fault(result, request.scope)
+    rows = [_result(i, name, r) for i, ((name, _), r) in enumerate(zip(named, results, strict=True))]
+    # `exclude_none` would drop a prediction's `wnid: null`, which the contract shows: unset fields are left out instead.
+    return _json(BatchAnswer(model=_model(services, info), results=rows).model_dump_json(exclude_unset=True))
+
+
+def _result(index: int, filename: str | None, result: Classified | Exception) -> BatchResult:
+    fields: dict[str, Any] = {"index": index, "filename": filename}
+    if isinstance(result, Classified):
+        return BatchResult(**fields, status=200, predictions=_predictions(result))
+    problem = problem_of(result)
+    return BatchResult(**fields, status=problem.status, problem=problem)
+
+
+def _predictions(found: Classified) -> list[PredictionJson]:
+    return [PredictionJson(index=p.index, label=p.label, score=p.score, wnid=p.wnid) for p in found.predictions]
+
+
+def _model(services: Has, info: ModelInfo) -> ModelRef:
+    return ModelRef(name=services.settings.model_name, variant=info.variant, digest=info.digest)
+
+
+def _json(body: str) -> Response:
+    # Serialised once, by pydantic's own serialiser; the framework would validate and encode the answer a second time.
+    return Response(body, media_type="application/json")

@@ -1,0 +1,1 @@
+"""Wire shapes only, one file per dialect."""

@@ -1,0 +1,29 @@
+"""What routes work with: made once by the composition root, found through the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.classifier import Classifier
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one application."""
+
+    settings: Settings
+    metrics: Metrics
+    classifier: Classifier
+
+
+async def services_of(request: Request) -> Services:
+    """The services of the application that this request came to."""
+    return cast("Services", request.app.state.services)
+
+
+Has = Annotated[Services, Depends(services_of)]

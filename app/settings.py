@@ -1,0 +1,129 @@
+"""What can be set, and the only reader of the environment: `SKNET_*` variables, frozen once read.
+
+Each field's description is what the README's table and `sknet serve --help` print.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SKNET_"
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the text is one line a fault and names the variable."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the service, with its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=False, env_ignore_empty=True, protected_namespaces=()
+    )
+
+    # where it listens
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface (the container's default).")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    keep_alive_s: int = Field(5, ge=1, le=3600, description="Seconds an idle connection is kept open.")
+    drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")
+
+    # what it serves
+    checkpoint: Annotated[str, StringConstraints(min_length=1)] = Field(
+        "bundled:cifar10",
+        description="Weights: bundled:NAME, a file, a folder in the hub layout, hf-hub:ORG/NAME[@REVISION], or a registry name "
+        "such as skresnet18.ra_in1k.",
+    )
+    variant: str | None = Field(None, description="Architecture of a bare weights file; found from its tensors where not given.")
+    labels_file: Path | None = Field(None, description="Class names, one a line, for weights that carry none.")
+    checkpoint_sha256: Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="The weights file must have this SHA-256, or the service does not start."
+    )
+    cache_dir: Path | None = Field(None, description="Where downloads are kept; the hub's own cache where not given.")
+    model_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        "default", description="Name of the model in the API."
+    )
+
+    # what it runs on
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
+        "auto", description="auto, cpu, cuda or cuda:N."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Arithmetic of the network.")
+    threads: int = Field(0, ge=0, le=1024, description="Processor threads of the engine; 0 takes the container's CPU limit.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Most images in one call of the engine.")
+
+    # what it answers
+    top_k: int = Field(5, ge=1, le=100_000, description="Classes in an answer where the request does not say.")
+
+    # what it accepts
+    max_body_bytes: int = Field(20_000_000, ge=1, description="Largest body of a request, and largest image of a batch.")
+    max_batch_body_bytes: int = Field(100_000_000, ge=1, description="Largest body of a batch.")
+    max_buffered_bytes: int = Field(400_000_000, ge=1, description="Most bytes of all bodies in flight together.")
+    max_pixels: int = Field(50_000_000, ge=1, description="Most pixels of an image, read from its header before decoding.")
+    max_images: int = Field(32, ge=1, le=10_000, description="Most images in a batch request.")
+    max_queue: int = Field(256, ge=1, description="Most images admitted at once; the rest is told when to come back.")
+    deadline_s: float = Field(10.0, gt=0, le=3600, description="Seconds a request may take, its upload included.")
+
+    # what it says
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal, else json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line that is logged.")
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings out of `overrides` (by field name; None is as good as not given), then the environment, then the defaults.
+
+    Raises:
+        SettingsError: a value out of range; names the variable, what it held and what it may hold.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [_fault(str(fault["loc"][0]), fault["input"], given) for fault in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def unknown_variables() -> tuple[str, ...]:
+    """Variables that look like settings and are none: most likely a spelling mistake."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return tuple(sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known))
+
+
+def flag(field: str) -> str:
+    """The flag of `sknet serve` for a field."""
+    return "--" + field.replace("_", "-")
+
+
+def allowed(field: str) -> str:
+    """What a field may hold, in words."""
+    schema = Settings.model_json_schema()["properties"][field]
+    options = schema.get("anyOf", [schema])
+    return " or ".join(_in_words(option) for option in options if option.get("type") != "null")
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if schema.get("pattern") == r"^(auto|cpu|cuda(:\d{1,3})?)$":
+        return "auto, cpu, cuda, cuda:N"
+    if "pattern" in schema:
+        return {
+            r"^(sha256:)?[0-9a-fA-F]{64}$": "64 hexadecimal digits",
+            r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
+        }[schema["pattern"]]
+    kind = {"integer": "a whole number", "number": "a number", "string": "text"}[schema["type"]]
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    if low is None:
+        return "a path" if schema.get("format") == "path" else kind
+    word = "above" if "exclusiveMinimum" in schema else "from"
+    return f"{kind} {word} {low}" + (f" to {high}" if high is not None else " up")
+
+
+def _fault(field: str, value: object, overrides: Mapping[str, Any]) -> str:
+    name = flag(field) if field in overrides else PREFIX + field.upper()
+    return f"{name} is {str(value)[:200]!r}: it may be {allowed(field)}"

@@ -1,0 +1,63 @@
+"""The errors of this layer carry their numbers, and texts that are fit to show."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app import errors
+from app.errors import AppError
+
+EVERY: list[AppError] = [
+    errors.MalformedRequest("the body is empty"),
+    errors.InvalidParameter("top_k", 9, "1 to 7", 7),
+    errors.BodyTooLarge(100, 101),
+    errors.BodyTimeout(2.5),
+    errors.UnsupportedMedia("text/plain", ["image/*"]),
+    errors.SourceForbidden("not from there"),
+    errors.ModelNotFound("cat", ["default"]),
+    errors.Overloaded("images at once", 5, 3),
+    errors.NotReady(["loading"]),
+    errors.DeadlinePassed(0.5),
+]
+
+
+def test_each_kind_is_shown_here_and_drawn_in_the_docstring() -> None:
+    assert {type(error) for error in EVERY} == set(AppError.__subclasses__()) - {AppError}
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    assert drawn == [type(error).__name__ for error in EVERY]
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: type(error).__name__)
+def test_texts_are_one_line_and_status_codes_are_not_known(error: AppError) -> None:
+    assert str(error)
+    assert "\n" not in str(error)
+    assert not any("status" in name for name in vars(error))
+
+
+def test_numbers_are_attributes_and_in_the_text() -> None:
+    error = errors.InvalidParameter("top_k", 9, "1 to 7", 7)
+    assert (error.name, error.value, error.limit, str(error)) == ("top_k", 9, 7, "top_k is '9': it may be 1 to 7")
+    large = errors.BodyTooLarge(100, 101)
+    assert (large.limit, large.value) == (100, 101)
+    assert "101" in str(large)
+    assert "100" in str(large)
+    full = errors.Overloaded("images at once", 5, 3)
+    assert (full.limit, full.retry_after) == (5, 3)
+    assert errors.NotReady(["a", "b"]).reasons == ("a", "b")
+    assert str(errors.DeadlinePassed(0.5)) == "the deadline of 0.5 seconds passed"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidParameter("X", "y" * 10_000, "a number"),
+        errors.UnsupportedMedia("y" * 10_000, ["image/*"]),
+        errors.ModelNotFound("y" * 10_000, ["default"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_strangers_sent_is_cut_short(error: errors.InvalidParameter) -> None:
+    assert len(str(error)) < 200
+    assert len(str(error.value)) == 100

@@ -1,0 +1,100 @@
+"""Metrics: the names of the contract, one registry an application, and series that strangers cannot multiply."""
+
+from __future__ import annotations
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.context import Timings
+from app.metrics import Metrics
+from tests.app.asgi import serving
+from tests.fakes import fake_info
+
+
+def test_names_types_and_labels_are_those_of_the_contract() -> None:
+    metrics = Metrics()
+    metrics.requests.labels("/classify", 200).inc()
+    metrics.request_seconds.labels("/classify").observe(0.1)
+    metrics.observe_phases(Timings(0.001, 0.002, 0.003), 0.01, 4)
+    metrics.images.labels("classified").inc()
+    metrics.rejected.labels("overloaded").inc()
+    metrics.observe_model("default", fake_info())
+    families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
+    families = {name: family for name, family in families.items() if "created" not in name}
+    assert {name: (f.type, {label for s in f.samples for label in s.labels} - {"le"}) for name, f in families.items()} == {
+        "sknet_requests": ("counter", {"route", "status"}),
+        "sknet_request_duration_seconds": ("histogram", {"route"}),
+        "sknet_phase_duration_seconds": ("histogram", {"phase"}),
+        "sknet_queue_size": ("gauge", set()),
+        "sknet_batch_size": ("histogram", set()),
+        "sknet_images": ("counter", {"outcome"}),
+        "sknet_rejected": ("counter", {"reason"}),
+        "sknet_model_info": ("gauge", {"name", "variant", "digest", "engine", "device", "dtype"}),
+        "sknet_model_load_seconds": ("gauge", set()),
+    }  # fmt: skip
+    samples = {s.name for f in families.values() for s in f.samples}
+    assert {"sknet_requests_total", "sknet_images_total", "sknet_rejected_total"} <= samples
+    assert {s.labels["phase"] for s in families["sknet_phase_duration_seconds"].samples} == {
+        "queue",
+        "prepare",
+        "inference",
+        "total",
+    }
+    assert all(family.documentation.endswith(".") for family in families.values())
+
+
+def test_a_new_model_replaces_the_old_one() -> None:
+    metrics = Metrics()
+    metrics.observe_model("one", fake_info())
+    metrics.observe_model("two", fake_info())
+    (family,) = [f for f in metrics.registry.collect() if f.name == "sknet_model_info"]
+    assert [s.labels["name"] for s in family.samples] == ["two"]
+    assert metrics.registry.get_sample_value("sknet_model_load_seconds") == 0.25
+
+
+async def test_two_applications_in_one_process_share_nothing() -> None:
+    async with serving() as one, serving(model_name="other") as two:
+        await one.client.post("/classify", files={"file": b"x"})
+        assert one.metric("sknet_images_total", outcome="classified") == 1
+        assert two.metric("sknet_images_total", outcome="classified") == 0
+        assert two.metric("sknet_model_info", name="other") == 1
+        assert one.metric("sknet_model_info", name="other") == 0
+
+
+async def test_what_a_request_leaves_behind() -> None:
+    async with serving() as service:
+        await service.client.post("/classify", files={"file": b"x"})
+        await service.client.post("/classify", files={"file": b"bad"})
+        await service.client.post("/classify/batch", files=[("files", ("a", b"x")), ("files", ("b", b"bad"))])
+        await service.client.post("/classify?top_k=0", files={"file": b"x"})
+        assert service.metric("sknet_requests_total", route="/classify", status="200") == 1
+        assert service.metric("sknet_requests_total", route="/classify", status="422") == 2
+        assert service.metric("sknet_requests_total", route="/classify/batch", status="200") == 1
+        assert service.metric("sknet_request_duration_seconds_count", route="/classify") == 3
+        assert service.metric("sknet_images_total", outcome="classified") == 2
+        assert service.metric("sknet_images_total", outcome="rejected") == 2
+        assert service.metric("sknet_rejected_total", reason="image-undecodable") == 1
+        assert service.metric("sknet_rejected_total", reason="invalid-parameter") == 1
+        assert service.metric("sknet_phase_duration_seconds_count", phase="total") == 2
+        assert service.metric("sknet_batch_size_sum") == 2
+        assert service.metric("sknet_queue_size") == 0
+
+
+async def routes_of(client: httpx.AsyncClient) -> set[str]:
+    text = (await client.get("/metrics")).text
+    families = text_string_to_metric_families(text)
+    return {s.labels["route"] for f in families for s in f.samples if f.name == "sknet_requests"}
+
+
+async def test_strangers_make_no_new_series(client: httpx.AsyncClient) -> None:
+    for n in range(20):
+        await client.get(f"/nowhere/{n}")
+        await client.get(f"/models/{n}")
+        await client.get(f"/static/{n}.js")
+        await client.get(f"/problems/{n}")
+        await client.put("/classify")
+    assert len(await routes_of(client)) <= 6
+    assert {"/models/{name}", "unmatched"} <= await routes_of(client)
+    methods = [await client.request(f"M{n}", "/livez") for n in range(5)]
+    assert {m.status_code for m in methods} == {405}
+    assert len(await routes_of(client)) <= 7

@@ -1,0 +1,126 @@
+"""Settings: where they come from, what they refuse and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from app.settings import PREFIX, Settings, SettingsError, allowed, flag, load_settings, unknown_variables
+
+FIELDS = tuple(Settings.model_fields)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_setting_is_documented(field: str) -> None:
+    description = Settings.model_fields[field].description or ""
+    assert len(description) > 10
+    assert description[-1] == "."
+    assert allowed(field)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_setting_has_a_default_that_is_valid(field: str) -> None:
+    default = getattr(Settings(), field)
+    assert getattr(load_settings({} if default is None else {field: default}), field) == default
+
+
+def test_the_limits_are_those_of_the_contract() -> None:
+    settings = Settings()
+    assert (settings.max_body_bytes, settings.max_batch_body_bytes) == (20_000_000, 100_000_000)
+    assert (settings.max_pixels, settings.max_images, settings.deadline_s) == (50_000_000, 32, 10.0)
+    assert (settings.host, settings.port, settings.top_k, settings.checkpoint) == ("127.0.0.1", 8000, 5, "bundled:cifar10")
+
+
+def test_flags_over_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().top_k == 5
+    monkeypatch.setenv("SKNET_TOP_K", "3")
+    monkeypatch.setenv("SKNET_DEADLINE_S", "2.5")
+    assert (load_settings().top_k, load_settings().deadline_s) == (3, 2.5)
+    assert load_settings({"top_k": "2"}).top_k == 2
+    assert load_settings({"top_k": None}).top_k == 3
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in FIELDS:
+        monkeypatch.setenv(PREFIX + field.upper(), "")
+    assert load_settings() == Settings.model_construct(**{name: f.default for name, f in Settings.model_fields.items()})
+
+
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[str, tuple[str, Any]] = {
+        "host": ("0.0.0.0", "0.0.0.0"), "port": ("0", 0), "keep_alive_s": ("6", 6), "drain_s": ("0", 0),
+        "checkpoint": ("hf-hub:timm/x@main", "hf-hub:timm/x@main"), "variant": ("skresnet18", "skresnet18"),
+        "labels_file": ("/l.txt", Path("/l.txt")), "checkpoint_sha256": ("sha256:" + "aB" * 32, "sha256:" + "aB" * 32),
+        "cache_dir": ("/c", Path("/c")), "model_name": ("my.model-1", "my.model-1"), "device": ("cuda:1", "cuda:1"),
+        "precision": ("bfloat16", "bfloat16"), "threads": ("4", 4), "batch_size": ("16", 16), "top_k": ("1", 1),
+        "max_body_bytes": ("1", 1), "max_batch_body_bytes": ("2", 2), "max_buffered_bytes": ("3", 3), "max_pixels": ("4", 4),
+        "max_images": ("5", 5), "max_queue": ("6", 6), "deadline_s": ("0.5", 0.5), "log_format": ("json", "json"),
+        "log_level": ("debug", "debug"),
+    }  # fmt: skip
+    assert set(held) <= set(FIELDS)
+    for field, (text, _) in held.items():
+        monkeypatch.setenv(PREFIX + field.upper(), text)
+    settings = load_settings()
+    assert {field: getattr(settings, field) for field in held} == {field: value for field, (_, value) in held.items()}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "may"),
+    [
+        ("port", "70000", "a whole number from 0 to 65535"), ("port", "http", "a whole number from 0 to 65535"),
+        ("top_k", "0", "a whole number from 1 to 100000"), ("top_k", "2.5", "a whole number from 1 to 100000"),
+        ("deadline_s", "0", "a number above 0 to 3600"), ("deadline_s", "nan", "a number above 0 to 3600"),
+        ("deadline_s", "inf", "a number above 0 to 3600"), ("max_pixels", "-1", "a whole number from 1 up"),
+        ("device", "gpu", "auto, cpu, cuda, cuda:N"), ("device", "cuda:x", "auto, cpu, cuda, cuda:N"),
+        ("precision", "float16", "auto, float32, bfloat16"), ("log_format", "xml", "auto, json, console"),
+        ("log_level", "INFO", "debug, info, warning, error"), ("checkpoint_sha256", "abc", "64 hexadecimal digits"),
+        ("model_name", "a/b", "1 to 64 letters, digits, dots, dashes or underscores"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_one_line_that_says_all(monkeypatch: pytest.MonkeyPatch, field: str, value: str, may: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({field: value})
+    assert str(caught.value) == f"{flag(field)} is {value!r}: it may be {may}"
+    variable = PREFIX + field.upper()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"{variable} is {value!r}: it may be {may}"
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_an_empty_flag_is_a_bad_value() -> None:
+    with pytest.raises(SettingsError, match="--checkpoint is ''"):
+        load_settings({"checkpoint": ""})
+
+
+def test_several_faults_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKNET_PORT", "x")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"top_k": "y" * 1000})
+    lines = str(caught.value).splitlines()
+    assert sorted(line.split(" ")[0] for line in lines) == ["--top-k", "SKNET_PORT"]
+    assert all(len(line) < 300 for line in lines)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError):
+        setattr(Settings(), "top_k", 3)  # noqa: B010 - the type checker refuses it as well
+
+
+def test_flags_are_named_like_the_variables() -> None:
+    assert flag("max_body_bytes") == "--max-body-bytes"
+
+
+def test_a_misspelt_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_variables() == ()
+    monkeypatch.setenv("SKNET_TOPK", "3")
+    monkeypatch.setenv("SKNET_TOP_K", "3")
+    monkeypatch.setenv("SKNET_A", "")
+    monkeypatch.setenv("OTHER", "3")
+    assert unknown_variables() == ("SKNET_A", "SKNET_TOPK")
+    assert load_settings().top_k == 3
