@@ -1,0 +1,85 @@
+# The service as a container image: nothing but Python, the pinned dependencies and this package, run by a fixed user that owns
+# none of it. Plain Dockerfile syntax: Docker, buildx, buildah and podman build it alike.
+#
+#   docker build -t sknet-serve .                                          # the ordinary torch: CPU and CUDA, several GB
+#   docker build -t sknet-serve --build-arg TORCH_INDEX=<PyTorch's CPU index> .     # CPU only, a fraction of that
+#   docker run --read-only --tmpfs /tmp -p 8000:8000 sknet-serve
+
+# Every stage starts from it, so that the virtual environment finds the same interpreter in the image as where it was made.
+ARG BASE=python:3.13-slim
+
+
+FROM ${BASE} AS dependencies
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY requirements.lock ./
+# torch and what only torch needs, apart from the rest: they are nearly all of the image's size, and another index has other files.
+RUN awk '/^[a-z]/ {heavy = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/} \
+         {print > (heavy ? "torch.lock" : "rest.lock")}' requirements.lock
+
+# Empty: torch as the lock pins it, verified by its hashes. Given: the same versions from that index. Its wheels are other builds
+# ("+cpu"), whose hashes the lock cannot know, so here the index is trusted; everything else stays verified.
+ARG TORCH_INDEX=""
+RUN if [ -z "${TORCH_INDEX}" ]; then \
+        /opt/venv/bin/python -m pip install --no-compile --no-deps --require-hashes --requirement torch.lock; \
+    else \
+        /opt/venv/bin/python -m pip install --no-compile --no-deps --index-url "${TORCH_INDEX}" \
+            $(grep -oE '^(torch|torchvision)==[0-9.]+' torch.lock); \
+    fi
+
+# The lock is complete, hence --no-deps, and `pip check` holds that it is. pip has no business in the image. Bytecode is compiled
+# here because nothing can be written later, and never compared with its source, so that changed file dates do not void it.
+RUN /opt/venv/bin/python -m pip install --no-compile --no-deps --require-hashes --requirement rest.lock \
+    && /opt/venv/bin/python -m pip check \
+    && /opt/venv/bin/python -m pip uninstall --yes --quiet pip \
+    && echo /opt/app > "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sknet-app.pth" \
+    && python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+
+
+# The package itself, in a folder and a layer of its own: a change of code leaves the gigabytes of dependencies alone.
+FROM ${BASE} AS application
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+# At the path that the environment has in the image: the first line of the console script names this interpreter.
+RUN python -m venv /opt/venv
+COPY requirements.lock ./
+RUN awk '/^[a-z]/ {wanted = /^setuptools==/} wanted' requirements.lock > setuptools.lock \
+    && /opt/venv/bin/python -m pip install --no-deps --require-hashes --requirement setuptools.lock
+COPY pyproject.toml README.md ./
+COPY app ./app
+COPY model ./model
+RUN /opt/venv/bin/python -m pip install --no-compile --no-deps --no-build-isolation --target /opt/app . \
+    && python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/app
+
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="sknet-serve" \
+      org.opencontainers.image.description="Selective Kernel Networks behind HTTP: image classification as a service" \
+      org.opencontainers.image.licenses="MIT"
+
+# A number nobody has to look up: volumes are given to it, and orchestrators can see that it is not root.
+RUN groupadd --gid 10001 sknet \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/sknet --shell /usr/sbin/nologin sknet \
+    && install --directory --owner 10001 --group 10001 --mode 0750 /var/cache/sknet
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=application /opt/app /opt/app
+
+# HOME is the cache volume: what a library keeps "at home" lands in the one place that may be written and lasts.
+ENV PATH=/opt/app/bin:/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/var/cache/sknet \
+    SKNET_HOST=0.0.0.0 \
+    SKNET_PORT=8000 \
+    SKNET_CACHE_DIR=/var/cache/sknet
+
+USER 10001:10001
+WORKDIR /
+# All that is ever written: downloads here, and uploads over 1 MB on a tmpfs at /tmp.
+VOLUME /var/cache/sknet
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 CMD ["sknet", "health"]
+ENTRYPOINT ["sknet"]
+CMD ["serve"]

@@ -1,0 +1,1 @@
+"""Speed, measured by one command and never by a test: `make bench`."""
