@@ -80,6 +80,6 @@ WORKDIR /
 VOLUME /var/cache/sknet
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 CMD ["sknet", "health"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 CMD ["sknet", "health"]
 ENTRYPOINT ["sknet"]
 CMD ["serve"]

@@ -12,16 +12,16 @@ help: ## list the targets
 # Two stamps: serving installs what runs, testing what tests as well. Each is remade only when its lock changes.
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, this is %d.%d: make PYTHON=..." % v[:2])'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: requirements-dev.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.run
 
 venv: $(VENV)/.test ## make .venv with everything that serving and testing need
@@ -46,11 +46,11 @@ lock: $(VENV)/.test ## pin anew what runs and what tests, for Python 3.11 to 3.1
 	$(LOCK) --upgrade pyproject.toml --all-extras -o requirements.lock
 	$(LOCK) --upgrade pyproject.toml --all-extras --group dev -c requirements.lock -o requirements-dev.lock
 
-bench: $(VENV)/.test ## measure speed; see benchmarks/README.md
+bench: $(VENV)/.test ## measure speed; one JSON line last
 	$(BIN)/python -m benchmarks $(ARGS)
 
 container-test: $(VENV)/.test ## build the image without a Docker engine and try it (root; Debian packages debootstrap, buildah)
-	bash deploy/container-test.sh
+	PYTHON=$(BIN)/python bash deploy/container-test.sh
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -6,9 +6,11 @@ What a model must offer is declared here, so that this package never sees a tens
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,12 +98,12 @@ class Classifier:
             ModelError: it cannot be loaded; the state is "failed" and says why.
         """
         try:
-            model = await asyncio.to_thread(load)
+            model = await _beside(load)
         except Exception as error:
             self.state = "failed"
             self._reasons = (str(error) if isinstance(error, ModelError) else "the model could not be loaded",)
             raise
-        if self.state == "draining":  # stopped while it loaded
+        if self.state == "draining":  # asked to stop while it loaded
             model.close()
             return
         pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
@@ -114,10 +116,14 @@ class Classifier:
         self._reasons = ()
         self.state = "ready"
 
-    async def close(self) -> None:
-        """Refuse what is new, finish what runs, free the model."""
+    def drain(self) -> None:
+        """Say from now on that the service is shutting down; what was and still is accepted is finished."""
         self.state = "draining"
         self._reasons = ("the service is shutting down",)
+
+    async def close(self) -> None:
+        """Refuse what is new, finish what runs, free the model."""
+        self.drain()
         lane, self._lane = self._lane, None
         if lane is not None:
             await lane.close()
@@ -171,7 +177,14 @@ class Classifier:
             async with asyncio.timeout_at(deadline.at):
                 loop = asyncio.get_running_loop()
                 prepare_started = time.monotonic()
-                item = await loop.run_in_executor(self._decode_pool, lane.model.prepare, data)
+                # The pool's queue must not keep the bytes of clients that left or were told that it is too late.
+                box = [data]
+                del data
+                try:
+                    item = await loop.run_in_executor(self._decode_pool, lambda: lane.model.prepare(box.pop()))
+                except asyncio.CancelledError:
+                    box.clear()
+                    raise
                 prepare_s = time.monotonic() - prepare_started
                 ran = await lane.scheduler.submit(item, deadline=deadline.at, limit_s=deadline.limit_s)
             predictions = lane.model.top_k(ran.row, k)
@@ -195,6 +208,10 @@ class Classifier:
         kept = tuple(p for p in predictions if p.score >= min_score)
         return Classified(kept, item.image, lane.model.info, timings)
 
+    def retry_after(self) -> int:
+        """Seconds until what is admitted now will have been answered, as measured; 1 while nothing is."""
+        return 1 if self._lane is None else self._lane.scheduler.retry_after()
+
     def _current(self) -> Lane:
         if self._lane is None:
             raise NotReady(self._reasons)
@@ -207,3 +224,33 @@ class Classifier:
         if not 1 <= top_k <= classes:
             raise InvalidParameter("top_k", top_k, f"a whole number from 1 to {classes}", classes)
         return top_k
+
+
+async def _beside(load: Callable[[], Model]) -> Model:
+    """Run `load` in a daemon thread: a download that hangs must not hold up the end of the process.
+
+    Given up while it loads, the model that comes in the end is closed.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Model] = loop.create_future()
+
+    def settle(model: Model | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            if model is not None:
+                model.close()
+        elif model is not None:
+            done.set_result(model)
+        elif error is not None:
+            done.set_exception(error)
+
+    def work() -> None:
+        model, failure = None, None
+        try:
+            model = load()
+        except BaseException as error:  # noqa: BLE001 - whatever it is goes to whoever waits
+            failure = error
+        with suppress(RuntimeError):  # the loop may be gone by now
+            loop.call_soon_threadsafe(settle, model, failure)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    return await done

@@ -66,10 +66,12 @@ def main() -> None:
 def serve(**flags: Any) -> None:
     """Serve a model over HTTP. Every flag is also a variable: --top-k is SKNET_TOP_K."""
     settings = settings_from(flags)
-    import uvicorn
-
+    # As process 1 of a container nothing else makes these end the process while the modules below are imported.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     from app.logs import configure
     from app.main import create_app
+    from app.server import server_of
 
     configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
@@ -80,18 +82,7 @@ def serve(**flags: Any) -> None:
         failures.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, on_failure=give_up),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=settings.drain_s,
-        )
-    )
+    server = server_of(create_app(settings, on_failure=give_up), settings)
     # The server drains on these signals and then raises them again; a stop that was asked for is not a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -60,6 +60,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None, on
         "every error is an RFC 9457 problem document, and `/problems` lists them.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a path with a slash too many is not there, as any other that is not
         generate_unique_id_function=lambda route: route.name,  # operation ids that make readable client methods
         lifespan=lifespan,
         openapi_tags=[
@@ -81,8 +82,10 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None, on
         max_body_bytes=settings.max_body_bytes,
         max_buffered_bytes=settings.max_buffered_bytes,
         by_path={"/classify/batch": settings.max_batch_body_bytes},
+        retry_after=classifier.retry_after,
     )
-    app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s)
+    timed = frozenset({"/classify", "/classify/batch"})
+    app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
     return app
 
 

@@ -10,7 +10,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -25,16 +26,18 @@ logger = logging.getLogger("sknet.service")
 access = logging.getLogger("sknet.access")
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+LINGER_S = 2.0  # how long a refused body is still read, to be thrown away
 CLIENT_LEFT = "left"  # in logs and counts, where there is no status to tell
 
 
 class RequestLog:
     """Outermost: gives each request its context, headers and log line, and answers what nothing else did."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, deadline_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, deadline_s: float, timed: frozenset[str]) -> None:
         self._app = app
         self._metrics = metrics
         self._deadline_s = deadline_s
+        self._timed = timed  # paths whose clients may lower the deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,7 +45,7 @@ class RequestLog:
             return
         started = time.monotonic()
         headers = Headers(scope=scope)
-        context, error = self._context(headers)
+        context, error = self._context(headers, scope["path"])
         scope[SCOPE_KEY] = context
         status: int | None = None
 
@@ -73,14 +76,15 @@ class RequestLog:
         finally:
             self._observe(scope, context, status, time.monotonic() - started)
 
-    def _context(self, headers: Headers) -> tuple[RequestContext, AppError | None]:
+    def _context(self, headers: Headers, path: str) -> tuple[RequestContext, AppError | None]:
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         limit_s, error = self._deadline_s, None
         timeout = headers.get("x-timeout-ms")
-        if timeout is not None:
-            if timeout.isascii() and timeout.isdecimal() and int(timeout[:12]) > 0:
-                limit_s = min(limit_s, int(timeout[:12]) / 1000)
+        if timeout is not None and path in self._timed:
+            digits = timeout.lstrip("0")
+            if digits.isascii() and digits.isdecimal():
+                limit_s = min(limit_s, int(digits[:12]) / 1000)  # more digits than that are years
             else:
                 error = InvalidParameter("X-Timeout-Ms", timeout, "a whole number of milliseconds, 1 or more")
         deadline = Deadline(asyncio.get_running_loop().time() + limit_s, limit_s)
@@ -88,7 +92,8 @@ class RequestLog:
 
     def _observe(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
         # The route's pattern, not the path: strangers must not be able to make new time series.
-        route = getattr(scope.get("route"), "path", "unmatched")
+        refused = scope["path"] if scope["path"] in self._timed else "unmatched"  # before it came to a route
+        route = getattr(scope.get("route"), "path", refused)
         self._metrics.requests.labels(route, status or CLIENT_LEFT).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         if context.problem is not None:
@@ -109,8 +114,17 @@ class RequestLog:
 class BodyLimits:
     """Refuses bodies that are too large, before reading where a length is announced; bounds all bodies together, and time."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_buffered_bytes: int, by_path: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_buffered_bytes: int,
+        by_path: Mapping[str, int],
+        retry_after: Callable[[], int],
+    ) -> None:
         self._app = app
+        self._retry_after = retry_after
         self._max_body_bytes = max_body_bytes
         self._max_buffered_bytes = max_buffered_bytes
         self._by_path = by_path
@@ -152,7 +166,15 @@ class BodyLimits:
             if message["type"] == "http.response.start" and expected and not complete:
                 # The rest of the body is not read, so the connection cannot be used for another request.
                 MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if not last or not expected or complete:
+                await send(message)
+                return
+            # The whole answer goes out, then the rest of the body is thrown away for a moment: closing on unread bytes
+            # resets the connection, and many clients then never see the answer (RFC 9112, section 9.6).
+            await send({**message, "more_body": True})
+            await _throw_away(receive)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         refusal = self._refusal(held, limit)
         if refusal is not None:
@@ -168,13 +190,21 @@ class BodyLimits:
         if announced > limit:
             return BodyTooLarge(limit, announced)
         if self._buffered + announced > self._max_buffered_bytes:
-            return Overloaded("bytes of bodies in flight", self._max_buffered_bytes, 1)
+            return Overloaded("bytes of bodies in flight", self._max_buffered_bytes, self._retry_after())
         return None
 
     def _reserve(self, count: int) -> None:
         if self._buffered + count > self._max_buffered_bytes:
-            raise Overloaded("bytes of bodies in flight", self._max_buffered_bytes, 1)
+            raise Overloaded("bytes of bodies in flight", self._max_buffered_bytes, self._retry_after())
         self._buffered += count
+
+
+async def _throw_away(receive: Receive) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
 
 
 class Departures:

@@ -7,9 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app import errors as app_errors
 from app.problems import MEDIA_TYPE, PREFIX, Row, rows
 from app.schemas.native import BatchJson, ImageJson
 from app.schemas.problem import Problem
+from model import errors as model_errors
 
 _REF = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
@@ -18,24 +20,23 @@ _TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAAN
 
 # One `detail` for each kind of problem, as the service words it.
 _DETAILS = {
-    "malformed-request": "the body is empty; send the bytes of an image",
+    "malformed-request": "the body is empty",
     "source-forbidden": "images by url are switched off on this service; send the image itself",
-    "model-not-found": "there is no model 'other'; there is default",
+    "model-not-found": str(app_errors.ModelNotFound("other", ["default"])),
     "not-found": "There is no route /classfy.",
     "method-not-allowed": "GET is not allowed here; allowed: POST.",
-    "body-timeout": "the body did not arrive within 10 seconds",
-    "body-too-large": "the body has 25000000 bytes or more; at most 20000000 are allowed",
-    "unsupported-media-type": "the Content-Type 'text/plain' is not accepted; send multipart/form-data, image/*, "
-    "application/octet-stream, application/json",
-    "invalid-parameter": "top_k is '0': it may be a whole number from 1 to 10",
-    "image-undecodable": "the image is cut off or damaged",
-    "image-unsupported": "the format PDF is not supported",
-    "image-too-large": "the image has 10000 x 6000 = 60000000 pixels; at most 50000000 are allowed",
+    "body-timeout": str(app_errors.BodyTimeout(10)),
+    "body-too-large": str(app_errors.BodyTooLarge(20_000_000, 25_000_000)),
+    "unsupported-media-type": str(app_errors.UnsupportedMedia("text/plain", ["multipart/form-data", "image/*"])),
+    "invalid-parameter": str(app_errors.InvalidParameter("top_k", 0, "a whole number from 1 to 10")),
+    "image-undecodable": "the JPEG image is damaged or cut short",
+    "image-unsupported": str(model_errors.ImageUnsupported("PDF", ("JPEG", "PNG", "WEBP"))),
+    "image-too-large": str(model_errors.ImageTooLarge(10_000, 6_000, 50_000_000)),
     "image-unusable": "the image cannot be used",
-    "overloaded": "the service is at its limit of 256 images; try again in 2 s",
+    "overloaded": str(app_errors.Overloaded("images at once", 256, 2)),
     "internal-error": "The fault is ours and is in the log under this request's id.",
-    "not-ready": "the service is not ready: the model is being loaded",
-    "deadline-passed": "the deadline of 10 seconds passed",
+    "not-ready": str(app_errors.NotReady(["the model is being loaded"])),
+    "deadline-passed": str(app_errors.DeadlinePassed(10)),
 }
 
 IMAGE_BODY: dict[str, Any] = {

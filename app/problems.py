@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,6 +37,16 @@ class Row:
     retry: bool = False  # the answer says in `Retry-After` when to come back
 
 
+# pydantic's names of faults in a parameter, in words that stay when the library's change.
+_ALLOWED = {
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "finite_number": "a number",
+    "greater_than_equal": "{limit} or more",
+    "less_than_equal": "{limit} or less",
+}
 INTERNAL = Row(500, "internal-error", "Something went wrong in the service")
 
 TABLE: dict[type[Exception], Row] = {
@@ -112,7 +123,10 @@ def install(app: FastAPI) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        row = FRAMEWORK.get(error.status_code, Row(error.status_code, "http-error", "The request was refused"))
+        row = FRAMEWORK.get(error.status_code)
+        if row is None:  # RFC 9457, section 4.2.1: no more to say than the status itself
+            title = HTTPStatus(error.status_code).phrase
+            return _response(Problem(type="about:blank", title=title, status=error.status_code, detail=title), request.scope)
         details = {
             400: "The body could not be read; see the documentation of this route.",
             404: f"There is no route {request.url.path[:200]}.",
@@ -125,11 +139,9 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         name = str(first["loc"][1])  # (where, name, and below that what pydantic tried)
         value = first.get("input")
-        limits = {k: v for k, v in first.get("ctx", {}).items() if k in {"ge", "le", "gt", "lt", "expected"}}
-        detail = f"{name} is {str(value)[:100]!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        limit = next(iter(limits.values()), None)
-        problem = _problem(TABLE[errors.InvalidParameter], detail, parameter=name, value=str(value)[:100], limit=limit)
-        return _response(problem, request.scope)
+        limit = next((v for k, v in first.get("ctx", {}).items() if k in ("ge", "le")), None)
+        words = _ALLOWED.get(first["type"], "as documented").format(limit=limit)
+        return response_of(errors.InvalidParameter(name, value, words, limit), request.scope)
 
     app.add_exception_handler(errors.AppError, ours)
     app.add_exception_handler(model_errors.ModelError, ours)

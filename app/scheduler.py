@@ -60,7 +60,8 @@ class Scheduler(Generic[ItemT, RowT]):
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._admitted = 0
-        self._item_s = 0.05  # seconds an item takes; a guess until the first batch is measured
+        self._item_s = 0.05  # seconds from one answer to the next while there is work; a guess until it is measured
+        self._answered_at: float | None = None  # when the last one was, unless nothing has been waiting since
         self._closed = False
 
     @property
@@ -79,12 +80,26 @@ class Scheduler(Generic[ItemT, RowT]):
         if self._closed:
             raise NotReady(["the service is shutting down"])
         if self._admitted + count > self._max_items:
-            raise Overloaded("images at once", self._max_items, max(1, math.ceil(self._admitted * self._item_s)))
+            raise Overloaded("images at once", self._max_items, self.retry_after())
+        if self._admitted == 0:
+            self._answered_at = time.monotonic()
         self._admitted += count
         try:
             yield
         finally:
             self._admitted -= count
+            self._measure(count)
+
+    def retry_after(self) -> int:
+        """Whole seconds until what is admitted now will have been answered, at the measured pace; at least 1."""
+        return max(1, math.ceil(self._admitted * self._item_s))
+
+    def _measure(self, count: int) -> None:
+        """Learn the pace from answer to answer: decoding counts as the engine does, whichever is the bottleneck."""
+        now = time.monotonic()
+        if self._answered_at is not None:
+            self._item_s += 0.1 * ((now - self._answered_at) / count - self._item_s)
+        self._answered_at = now if self._admitted else None
 
     async def submit(self, item: ItemT, *, deadline: float, limit_s: float) -> Ran[RowT]:
         """Wait for an item's turn and result. `deadline` in loop time; cancelling this gives its place up.
@@ -167,7 +182,6 @@ class Scheduler(Generic[ItemT, RowT]):
             await self._run_batch(batch[middle:])
             return
         seconds = time.monotonic() - started
-        self._item_s += 0.2 * (seconds / len(batch) - self._item_s)
         for entry, row in zip(batch, rows, strict=True):
             if not entry.future.done():  # its owner may have left while it ran
                 entry.future.set_result(Ran(row, started - entry.since, seconds, len(batch)))

@@ -82,10 +82,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         lines = [_fault(str(fault["loc"][0]), fault["input"], given) for fault in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+    for name in ("max_body_bytes", "max_batch_body_bytes"):
+        if settings.max_buffered_bytes < getattr(settings, name):  # such a body would be told to come back, for ever
+            least = f"a whole number from {getattr(settings, name)} up, which is {PREFIX}{name.upper()}"
+            raise SettingsError(_fault("max_buffered_bytes", settings.max_buffered_bytes, given, least))
+    return settings
 
 
 def unknown_variables() -> tuple[str, ...]:
@@ -124,6 +129,6 @@ def _in_words(schema: dict[str, Any]) -> str:
     return f"{kind} {word} {low}" + (f" to {high}" if high is not None else " up")
 
 
-def _fault(field: str, value: object, overrides: Mapping[str, Any]) -> str:
+def _fault(field: str, value: object, overrides: Mapping[str, Any], words: str | None = None) -> str:
     name = flag(field) if field in overrides else PREFIX + field.upper()
-    return f"{name} is {str(value)[:200]!r}: it may be {allowed(field)}"
+    return f"{name} is {str(value)[:200]!r}: it may be {words or allowed(field)}"

@@ -9,6 +9,7 @@ with no renaming. This file knows nothing of files, labels or pixels.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ from model.registry import BlockName, variant
 STEM_TYPES = (None, "deep", "small")
 
 
-class SKBlock(nn.Module):
+class SKBlock(nn.Module, ABC):
     """A residual block around one selective-kernel unit: (B, Cin, H, W) -> (B, planes * expansion, H/stride, W/stride).
 
     Subclasses set `expansion` and `unit_name` and build the unit; any class of this shape can be given to `SKNet`.
@@ -47,9 +48,9 @@ class SKBlock(nn.Module):
         assert isinstance(unit, SelectiveKernel)
         return unit
 
+    @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """What the block adds to its shortcut."""
-        raise NotImplementedError(f"{type(self).__name__} does not define residual()")
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)

@@ -18,7 +18,7 @@ router = APIRouter(tags=["models"])
 
 
 @router.get(
-    "/models", response_model=ModelsAnswer, response_description="Every model.", responses=errors(503), summary="Every model"
+    "/models", response_model=ModelsAnswer, response_description="Every model.", responses=errors(500, 503), summary="Every model"
 )
 async def models(services: Has) -> ModelsAnswer:
     """What this service serves."""
@@ -29,7 +29,7 @@ async def models(services: Has) -> ModelsAnswer:
     "/models/{name}",
     response_model=ModelAnswer,
     response_description="The model.",
-    responses=errors(404, 503),
+    responses=errors(404, 500, 503),
     summary="One model",
 )
 async def one_model(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.schemas.problem import Problem
 
@@ -22,7 +22,7 @@ class ImageJson(Wire):
         None, description="Base64 of the encoded image, or a `data:` URI.", examples=["data:image/png;base64,iVBORw0KGgo="]
     )
     url: str | None = Field(
-        None, description="Address of the image; off unless the settings allow it.", examples=["https://example.org/cat.jpg"]
+        None, description="Address of the image; not accepted by this version.", examples=["https://example.org/cat.jpg"]
     )
 
     @model_validator(mode="after")
@@ -35,7 +35,9 @@ class ImageJson(Wire):
 class BatchJson(Wire):
     """Several images inside JSON."""
 
-    images: list[str] = Field(description="Base64 or `data:` URI of each image.", examples=[["iVBORw0KGgo="]])
+    images: Annotated[list[str], FailFast()] = Field(
+        description="Base64 or `data:` URI of each image.", examples=[["iVBORw0KGgo="]]
+    )
 
 
 class PredictionJson(Wire):

@@ -114,6 +114,7 @@ class Answer:
 
     messages: list[Message] = field(default_factory=list)
     received: int = 0  # messages it asked for and got
+    received_first: int = 0  # those before it answered
 
     @property
     def started(self) -> bool:
@@ -145,6 +146,8 @@ async def exchange(app: ASGIApp, scope: Scope, incoming: Sequence[Message] = (),
         return waiting.pop(0)
 
     async def send(message: Message) -> None:
+        if not answer.started:
+            answer.received_first = answer.received
         answer.messages.append(message)
 
     async with asyncio.timeout(10):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -95,6 +97,45 @@ async def test_a_model_that_comes_after_the_end_is_closed() -> None:
     await start
     assert model.closed
     assert classifier.state == "draining"
+
+
+async def test_a_load_that_is_given_up_holds_nothing_up_and_closes_what_it_makes() -> None:
+    model, go = FakeModel(), threading.Event()
+
+    def load() -> FakeModel:
+        go.wait(5)
+        return model
+
+    classifier = Classifier(Settings(), Metrics(), decode_threads=1)
+    start = asyncio.create_task(classifier.start(load))
+    await asyncio.sleep(0.05)
+    assert all(t.daemon for t in threading.enumerate() if t.name == "load")
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    go.set()
+    await until(lambda: model.closed)
+
+
+async def test_the_bytes_of_a_client_that_left_are_not_kept_for_its_turn() -> None:
+    class Encoded(bytearray):  # plain bytes know no weak references
+        pass
+
+    gate = threading.Event()
+    async with started(FakeModel(gate=gate)) as (classifier, _):
+        for _ in range(2):  # every decoding thread is busy
+            classifier._decode_pool.submit(gate.wait, 5)
+        data = Encoded(b"y" * 1000)
+        kept = weakref.ref(data)
+        left = asyncio.create_task(classify(classifier, data))  # type: ignore[arg-type]
+        del data
+        await asyncio.sleep(0.05)
+        left.cancel()
+        await asyncio.wait([left])
+        assert left.cancelled()
+        del left
+        gc.collect()
+        assert kept() is None
 
 
 async def test_the_times_travel_with_the_result() -> None:

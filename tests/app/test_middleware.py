@@ -41,13 +41,15 @@ async def read_nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def logged(app: ASGIApp, deadline_s: float = 10.0) -> RequestLog:
-    return RequestLog(app, metrics=Metrics(), deadline_s=deadline_s)
+    return RequestLog(app, metrics=Metrics(), deadline_s=deadline_s, timed=frozenset({"/classify", "/classify/batch"}))
 
 
 def limited(
     app: ASGIApp = read_all, *, body: int = 100, buffered: int = 1000, deadline_s: float = 10.0
 ) -> tuple[ASGIApp, BodyLimits]:
-    limits = BodyLimits(app, max_body_bytes=body, max_buffered_bytes=buffered, by_path={"/classify/batch": 500})
+    limits = BodyLimits(
+        app, max_body_bytes=body, max_buffered_bytes=buffered, by_path={"/classify/batch": 500}, retry_after=lambda: 7
+    )
     return logged(limits, deadline_s), limits
 
 
@@ -120,13 +122,29 @@ async def test_a_fault_in_the_middle_of_an_answer_cuts_it() -> None:
         await exchange(logged(broken), http_scope())
 
 
+async def test_the_rest_of_a_refused_body_is_thrown_away_after_the_whole_answer() -> None:
+    app, _ = limited()
+    got = await exchange(app, http_scope(headers={"Content-Length": "400"}), [part(b"x" * 40, more=i < 9) for i in range(10)])
+    assert got.received == 10
+    assert [m["more_body"] for m in got.messages[1:]] == [True, False]
+    assert got.messages[2]["body"] == b""
+    problem(got, 413, "body-too-large")
+
+
+async def test_a_client_that_goes_on_sending_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.middleware.LINGER_S", 0.05)
+    app, _ = limited()
+    got = await exchange(app, http_scope(headers={"Content-Length": "400"}), [part(b"x", more=True)])  # and then nothing
+    assert not got.messages[-1]["more_body"]
+
+
 async def test_other_protocols_pass_untouched() -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    limits = BodyLimits(Departures(app), max_body_bytes=1, max_buffered_bytes=1, by_path={})
+    limits = BodyLimits(Departures(app), max_body_bytes=1, max_buffered_bytes=1, by_path={}, retry_after=lambda: 1)
     await exchange(logged(limits), {"type": "lifespan"})
     assert seen == ["lifespan"]
 
@@ -156,7 +174,7 @@ async def test_a_timeout_that_is_no_number(given: str) -> None:
     body = problem(got, 422, "invalid-parameter")
     assert body["parameter"] == "X-Timeout-Ms"
     assert len(got.content) < 600
-    assert (got.received, got.headers["connection"]) == (0, "close")
+    assert (got.received_first, got.headers["connection"]) == (0, "close")
     assert limits._buffered == 0
 
 
@@ -195,7 +213,7 @@ async def test_an_announced_body_over_the_limit_is_refused_unread() -> None:
     got = await exchange(app, http_scope(headers={"Content-Length": "101"}), [part(b"x" * 101)])
     body = problem(got, 413, "body-too-large")
     assert (body["limit"], body["value"]) == (100, 101)
-    assert (got.received, got.headers["connection"]) == (0, "close")
+    assert (got.received_first, got.headers["connection"]) == (0, "close")
     assert limits._buffered == 0
 
 
@@ -210,7 +228,7 @@ async def test_more_bytes_than_allowed_are_refused_by_counting(headers: dict[str
     got = await exchange(app, http_scope(headers=headers), [part(b"x" * 40, more=True) for _ in range(10)])
     body = problem(got, 413, "body-too-large")
     assert (body["limit"], body["value"]) == (100, 120)
-    assert got.received == 3
+    assert got.received_first == 3
     assert limits._buffered == 0
 
 
@@ -274,7 +292,7 @@ async def test_all_bodies_together_are_bounded(announced: bool) -> None:
     third = await send_100()
     assert problem(third, 429, "overloaded")["limit"] == 250
     assert int(third.headers["retry-after"]) >= 1
-    assert third.received == (0 if announced else 2)
+    assert third.received_first == (0 if announced else 2)
     assert third.headers.get("connection") == ("close" if announced else None)  # what was read to its end needs no closing
     assert limits._buffered == 200
     slow.go.set()

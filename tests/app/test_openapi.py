@@ -19,8 +19,8 @@ from tests.fakes import FakeModel
 ERRORS = {
     ("post", "/classify"): {400, 403, 408, 413, 415, 422, 429, 500, 503, 504},
     ("post", "/classify/batch"): {400, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("get", "/models"): {503},
-    ("get", "/models/{name}"): {404, 503},
+    ("get", "/models"): {500, 503},
+    ("get", "/models/{name}"): {404, 500, 503},
     ("get", "/livez"): set(),
     ("get", "/readyz"): {503},
     ("get", "/healthz"): {503},

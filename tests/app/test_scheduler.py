@@ -213,8 +213,9 @@ async def test_when_to_come_back_follows_depth_and_measured_speed(engine: Engine
 
     scheduler = scheduler_of(engine, pool)
     assert retry_after(scheduler) == 5  # 100 items at the guess of 50 ms each
-    for _ in range(30):
-        await submitted(scheduler, 1)
+    for _ in range(60):
+        with scheduler.admit(1):
+            await submitted(scheduler, 1)
     quick = retry_after(scheduler)
     assert 1 <= quick <= 2  # an engine that takes no time, and never less than a second
 
@@ -223,8 +224,9 @@ async def test_when_to_come_back_follows_depth_and_measured_speed(engine: Engine
         return list(items)
 
     engine.answer = slow
-    for _ in range(3):
-        await submitted(scheduler, 1)
+    for _ in range(6):
+        with scheduler.admit(1):
+            await submitted(scheduler, 1)
     assert quick < 3 <= retry_after(scheduler) <= 30  # on its way from 0 to 100 ms an item
     await scheduler.close()
 

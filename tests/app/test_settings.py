@@ -124,3 +124,11 @@ def test_a_misspelt_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OTHER", "3")
     assert unknown_variables() == ("SKNET_A", "SKNET_TOPK")
     assert load_settings().top_k == 3
+
+
+def test_limits_that_contradict_each_other_are_told() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^--max-buffered-bytes is '1000': it may be a whole number from 20000000 up"
+    ) as caught:
+        load_settings({"max_buffered_bytes": 1000})
+    assert "SKNET_MAX_BODY_BYTES" in str(caught.value)

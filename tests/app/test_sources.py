@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import textwrap
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.errors import MalformedRequest
 from app.sources import decode_base64
-from tests.app.asgi import serving
+from tests.app.asgi import problem, serving
 
 QUIET = settings(deadline=None, max_examples=60)  # how long one example takes says nothing on a busy machine
 
@@ -114,3 +115,33 @@ async def test_bytes_arrive_whole_in_every_form(size: int) -> None:
     assert [answer.status_code for answer in answers] == [200] * 5
     assert all(each == data for each in service.model.prepared)
     assert len(service.model.prepared) == 5
+
+
+@pytest.mark.parametrize("body", [b'{"images":[' + b"1," * 300_000 + b"1]}", b"{" + b'"a":1,' * 300_000 + b'"b":1}'])
+async def test_json_of_many_small_values_is_refused_before_they_are_made(body: bytes) -> None:
+    async with serving() as service:
+        tracemalloc.start()
+        try:
+            answer = await service.client.post("/classify/batch", content=body, headers={"Content-Type": "application/json"})
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert problem(answer, 400, "malformed-request")["detail"].startswith("the JSON holds more than 20000 values")
+        assert peak < 8 * len(body)
+
+
+async def test_one_fault_of_many_is_told() -> None:
+    body = b'{"images":[' + b"1," * 10_000 + b"1]}"
+    async with serving() as service:
+        answer = await service.client.post("/classify/batch", content=body, headers={"Content-Type": "application/json"})
+    assert problem(answer, 400, "malformed-request")["detail"] == "the JSON is not as documented: images.0 should be text"
+
+
+def test_base64_with_white_space_everywhere_costs_no_more_than_its_bytes() -> None:
+    text = "AA AA " * 200_000 + "AA=="
+    tracemalloc.start()
+    try:
+        assert decode_base64(text) == bytes(600_001)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(text)
+    finally:
+        tracemalloc.stop()

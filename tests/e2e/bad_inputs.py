@@ -114,6 +114,8 @@ CASES = (
     Case("JSON that is no object", 400, MALFORMED, _json(b"[1, 2]")),
     Case("JSON nested 100,000 deep", 400, MALFORMED, _json(b"[" * 100_000)),
     Case("JSON that is not UTF-8", 400, MALFORMED, _json(b'{"image": "\xff\xfe"}')),
+    Case("JSON of a million values", 400, MALFORMED, _json(b"[" + b"1," * 900_000 + b"1]")),
+    Case("a slash too many", 404, "not-found", lambda c: c.post("/classify/", content=GOOD)),
     Case("image by url", 403, "source-forbidden", _json(b'{"url": "http://127.0.0.1:1/x.jpg"}')),
     Case("unknown route", 404, "not-found", lambda c: c.get("/nope")),
     Case("unknown model", 404, "model-not-found", lambda c: c.get("/models/nope")),

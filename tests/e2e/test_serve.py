@@ -102,6 +102,24 @@ def test_sigterm_finishes_what_was_accepted_and_exits_0() -> None:
         assert server.process.wait(30) == 0
 
 
+def test_a_download_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"SKNET_CHECKPOINT": "hf-hub:nobody/nothing", "SKNET_CACHE_DIR": str(tmp_path), "HF_ENDPOINT": hub}
+        with serve(wait=False, **settings) as server, server.client() as client:
+            assert client.get("/livez").status_code == 200  # never waits for the model
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.json()["reasons"]) == (503, ["the model is being loaded"])
+            assert client.post("/classify", content=jpeg(), headers={"Content-Type": "image/jpeg"}).status_code == 503
+            assert client.get("/models").status_code == 503
+            assert server.stop(within_s=20) == 0
+
+
+def test_a_refused_upload_of_25_mb_still_gets_its_answer(client: httpx.Client) -> None:
+    answer = client.post("/classify", content=bytes(25_000_000), headers={"Content-Type": "image/jpeg"})
+    assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [

@@ -62,6 +62,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "middleware": 4,
         "routes": 4,
         "main": 5,
+        "server": 5,
         "cli": 6,
         "client": 6,
         "ray_serve": 6,

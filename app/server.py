@@ -1,0 +1,37 @@
+"""The HTTP server process: uvicorn, told when to stop saying that it is ready."""
+
+from __future__ import annotations
+
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """Readiness goes with the signal, before the last accepted request is answered."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._app.state.services.classifier.drain()
+        super().handle_exit(sig, frame)
+
+
+def server_of(app: FastAPI, settings: Settings) -> Server:
+    """A server for this application, on the address and with the patience of the settings."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+    return Server(config, app)
