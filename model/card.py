@@ -6,6 +6,7 @@ Reads no weights. Whether the weights agree is for `model.checkpoint` to find ou
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ _OWN = (
 _TIMM = {"in_chans": "in_channels", "kernel_size": "kernel_sizes"}
 _TRAINING = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last")
 
+_USUAL = PreprocessSpec()  # ImageNet's, for files that say nothing of it
+
 
 @dataclass(frozen=True)
 class Description:
@@ -32,7 +35,7 @@ class Description:
 
     variant: str
     arguments: dict[str, Any]
-    preprocess: PreprocessSpec = PreprocessSpec()  # noqa: RUF009 (frozen)
+    preprocess: PreprocessSpec = _USUAL
     labels: tuple[Label, ...] | None = None
     licence: str | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
@@ -50,8 +53,10 @@ def describe_variant(name: str, num_classes: int) -> Description:
     return Description(found.name, _complete(found.arguments, {"num_classes": num_classes}))
 
 
-def read_config(path: Path) -> Description:
+def read_config(path: Path, usual: PreprocessSpec = _USUAL) -> Description:
     """Read a `config.json` in timm's hub layout (fields: `architecture`, `num_classes`, `pretrained_cfg`, `label_names`, ...).
+
+    `usual` is the preprocessing where the file leaves it out.
 
     Raises:
         CheckpointNotFound: the file cannot be read.
@@ -78,7 +83,7 @@ def read_config(path: Path) -> Description:
     return Description(
         variant=known.name,
         arguments=_checked(_complete(known.arguments, given), path),
-        preprocess=_preprocess(pretrained, path),
+        preprocess=_preprocess(pretrained, path, usual),
         labels=None if names is None else _labels(names, descriptions if isinstance(descriptions, dict) else None, path),
         licence=_text(either("license")),
         description=_text(config.get("description")),
@@ -114,7 +119,7 @@ def read_card(path: Path) -> Description:
         preprocess=_preprocess(_object(card.get("preprocess", {}), "preprocess", path), path),
         labels=None if labels is None else _labels(labels, None, path),
         licence=_text(card.get("licence")),
-        accuracy=_object(card.get("accuracy", {}), "accuracy", path),
+        accuracy={k: _number(v, f"accuracy.{k}", path) for k, v in _object(card.get("accuracy", {}), "accuracy", path).items()},
         description=_text(card.get("description")),
         card=card,
     )
@@ -125,7 +130,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         return _object(json.loads(path.read_text(encoding="utf-8")), "the file", path)
     except OSError as error:
         raise CheckpointNotFound(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested beyond reason
         raise CheckpointCorrupt(f"{path} is not valid JSON: {error}") from error
 
 
@@ -174,9 +179,8 @@ def _labels(names: object, descriptions: dict[str, str] | None, path: Path) -> t
         raise CheckpointCorrupt(f"{path}: {error}") from error
 
 
-def _preprocess(fields: Mapping[str, Any], path: Path) -> PreprocessSpec:
-    """From the hub's fields (`input_size` of three) or a card's (`size`); what is left out is ImageNet's usual."""
-    default = PreprocessSpec()
+def _preprocess(fields: Mapping[str, Any], path: Path, default: PreprocessSpec = _USUAL) -> PreprocessSpec:
+    """From the hub's fields (`input_size` of three) or a card's (`size`); what is left out is `default`'s."""
     given = {key: value for key, value in fields.items() if value is not None}
     size = given.get("size", given.get("input_size", default.size))
     spec = PreprocessSpec(
@@ -201,7 +205,8 @@ def _whole_pair(value: object, path: Path) -> tuple[int, int]:
 
 
 def _number(value: object, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # JSON as Python reads it has NaN, Infinity and whole numbers beyond any float: the comparison refuses all three.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise CheckpointCorrupt(f"{path}: {name} is {value!r}, where a number belongs")
     return value
 

@@ -165,8 +165,8 @@ def _check_pin(path: Path, digest: str, pin: object, whose: str) -> None:
 def _describe(source: Source, wanted: str | None) -> Description:
     safe = source.weights.suffix == ".safetensors"
     shapes = read_shapes(source.weights) if safe else {}
-    if source.card or source.config:
-        description = read_card(source.card) if source.card else read_config(source.config)  # type: ignore[arg-type]  # one of both
+    description = _read_description(source)
+    if description is not None:
         rows, classes = class_count(shapes), description.arguments["num_classes"]
         if rows not in (None, classes):
             raise CheckpointMismatch(f"{source.weights} has {rows} classes, but its configuration says {classes}")
@@ -182,8 +182,16 @@ def _describe(source: Source, wanted: str | None) -> Description:
     return describe_variant(name, rows)
 
 
+def _read_description(source: Source) -> Description | None:
+    if source.card:
+        return read_card(source.card)
+    if source.config and source.published:
+        return read_config(source.config, source.published.preprocess)
+    return read_config(source.config) if source.config else None
+
+
 def _reconcile(description: Description, wanted: str | None) -> Description:
-    if wanted is None:
+    if wanted in (None, description.variant):  # a card's variant need not be one of the registry
         return description
     asked, has = find_variant(wanted), VARIANTS.get(description.variant)
     if has is None or asked.arguments != has.arguments:
@@ -239,7 +247,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointUnsafe(
             f"{path} is refused: it is no plain file of tensors, or asks to run code while it is read{what}; none of it was run"
         ) from error
-    except Exception as error:
+    except Exception as error:  # damaged bytes can raise anything: EOFError, RuntimeError, KeyError, struct.error, ...
         raise CheckpointCorrupt(f"{path} is damaged or cut short ({type(error).__name__})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,47 +34,66 @@ def place(device: str = "auto", precision: str = "auto", threads: int = 0) -> Pl
         device: auto, cpu, cuda or cuda:N. precision: auto, float32 or bfloat16. threads: 0 for the container's CPU limit.
 
     Raises:
-        DeviceError: a device that this machine does not have, or a precision it cannot compute.
+        DeviceError: a device that this machine does not have, or something that is none of these.
     """
     chosen = choose_device(device)
-    on_gpu = chosen.value.startswith("cuda")
-    return Placement(chosen, choose_precision(precision, on_gpu=on_gpu), _memory_format(), choose_threads(threads))
+    return Placement(chosen, choose_precision(precision, chosen.value), _memory_format(), choose_threads(threads))
 
 
 def choose_device(requested: str) -> Choice:
-    """The device to run on, checked to exist."""
+    """The device to run on, checked to exist.
+
+    Raises:
+        DeviceError: no such device here, or no device's name; the text says which there are.
+    """
     if requested == "cpu":
         return Choice("cpu", "asked for")
+    named = re.fullmatch(r"cuda(?::(\d+))?", requested, re.ASCII)
+    if requested != "auto" and named is None:
+        raise DeviceError(f"device {requested!r}: it may be auto, cpu, cuda or cuda:N")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if requested == "auto":
+    if named is None:
         if count:
             return Choice("cuda:0", f"auto: found {torch.cuda.get_device_name(0)}")
         return Choice("cpu", "auto: no CUDA device was found")
-    kind, _, number = requested.partition(":")
-    if kind != "cuda" or (number and not number.isdecimal()):
-        raise DeviceError(f"device {requested!r}: it may be auto, cpu, cuda or cuda:N")
-    index = int(number or 0)
+    index = int(named[1] or 0)
     if index >= count:
         found = f"cuda:0 to cuda:{count - 1}" if count else "none"
         raise DeviceError(f"device {requested!r} does not exist: CUDA devices found: {found}")
     return Choice(f"cuda:{index}", "asked for")
 
 
-def choose_precision(requested: str, *, on_gpu: bool) -> Choice:
-    """float32 or bfloat16."""
+def choose_precision(requested: str, device: str) -> Choice:
+    """float32 or bfloat16 for a device of `choose_device`.
+
+    Raises:
+        DeviceError: another precision.
+    """
     if requested not in ("auto", "float32", "bfloat16"):
         raise DeviceError(f"precision {requested!r}: it may be auto, float32 or bfloat16")
     if requested != "auto":
         return Choice(requested, "asked for")
-    if on_gpu:
-        return Choice("bfloat16", "auto: the tensor cores of a GPU run it at twice the speed or more")
-    return Choice("float32", "auto: the reference arithmetic, on a processor")
+    if not device.startswith("cuda"):
+        return Choice("float32", "auto: the reference arithmetic, on a processor")
+    import torch
+
+    with torch.cuda.device(device):  # the question is answered for the current device
+        in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+    if in_hardware:
+        return Choice("bfloat16", "auto: this GPU computes it in hardware, and it needs half the memory of float32")
+    return Choice("float32", "auto: this GPU would only emulate bfloat16")
 
 
 def choose_threads(requested: int) -> Choice:
-    """Threads of the engine: as asked, else as many processors as this process may really use."""
+    """Threads of the engine: as asked, or for 0 as many as the processors that this process may really use.
+
+    Raises:
+        DeviceError: a negative number.
+    """
+    if requested < 0:
+        raise DeviceError(f"threads {requested}: give 1 or more, or 0 for as many as there are processors")
     if requested:
         return Choice(str(requested), "asked for")
     limit, reason = cpu_limit()
@@ -104,4 +124,4 @@ def _cgroup_quota(cgroup: Path) -> float | None:
 
 
 def _memory_format() -> Choice:
-    return Choice("channels_last", "the faster layout of convolutions on processors and tensor cores alike")
+    return Choice("channels_last", "the layout in which processors and tensor cores compute convolutions")

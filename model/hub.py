@@ -91,16 +91,34 @@ def _download_weights(request: _Request, commit: str) -> Path:
 
 def _sha256_told(request: _Request, weights: Path) -> str | None:
     """What the hub said the weights' SHA-256 is, from our record, from the cache's own, or asked for now and recorded."""
-    commit = weights.parent.name
-    record = weights.parents[2] / ".sha256" / commit / weights.name  # beside the cache's `blobs`, `refs` and `snapshots`
-    with suppress(OSError):
-        return record.read_text().strip()
-    told = _sha256_in_cache(weights) or _sha256_asked(request, weights.name, commit)
+    record = _record(weights)
+    recorded = _read_record(record)
+    if recorded is not None:
+        return recorded
+    told = _sha256_in_cache(weights) or _sha256_asked(request, weights.name, weights.parent.name)
     if told is not None:
         with suppress(OSError):  # a cache mounted read-only: asked again the next time
-            record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(told + "\n")
+            _write_record(record, told)
     return told
+
+
+def _record(weights: Path) -> Path:
+    return weights.parents[2] / ".sha256" / weights.parent.name / weights.name  # beside `blobs`, `refs` and `snapshots`
+
+
+def _read_record(record: Path) -> str | None:
+    """None for a damaged record as for a missing one: it must not condemn weights that are in order."""
+    try:
+        return _as_sha256(record.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _write_record(record: Path, told: str) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    partial = record.with_name(f"{record.name}.{os.getpid()}.partial")  # other processes may be writing the same record
+    partial.write_text(told + "\n", encoding="ascii")
+    partial.replace(record)
 
 
 def _sha256_in_cache(weights: Path) -> str | None:
@@ -109,9 +127,9 @@ def _sha256_in_cache(weights: Path) -> str | None:
 
 
 def _sha256_asked(request: _Request, name: str, commit: str) -> str | None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    if request.offline or is_offline_mode():
+    if _is_offline(request):
         return None
     return _as_sha256(get_hf_file_metadata(hf_hub_url(request.repository, name, revision=commit)).etag)
 
@@ -120,13 +138,22 @@ def _as_sha256(tag: str | None) -> str | None:
     return tag if tag and re.fullmatch(r"[0-9a-f]{64}", tag) else None  # small files are tagged with git's SHA-1
 
 
+def _is_offline(request: _Request) -> bool:
+    from huggingface_hub import is_offline_mode
+
+    return request.offline or is_offline_mode()
+
+
 def _discard(request: _Request, weights: Path) -> str:
-    """Take a damaged file out of the cache where it can be fetched again; say what was done."""
-    if request.offline:
-        return f"delete {weights} and download it again"
-    blob = weights.resolve()
-    weights.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
+    """Take a damaged file out of the cache where it can be fetched again, and its record with it; say what was done."""
+    by_hand = f"delete {weights} and download it again"
+    if _is_offline(request):
+        return by_hand
+    try:
+        for path in (weights.resolve(), weights, _record(weights)):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"it cannot be deleted from the cache ({error.strerror}), {by_hand}"
     return "it was deleted from the cache, try again"
 
 
@@ -163,10 +190,9 @@ def _one_sentence(request: _Request) -> Iterator[None]:
 
 
 def _why_not_asked(request: _Request, error: Exception) -> str:
-    from huggingface_hub import is_offline_mode
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError
 
-    if request.offline or is_offline_mode():
+    if _is_offline(request):
         return "offline mode forbids asking the hub"
     if isinstance(error.__cause__, HfHubHTTPError):
         return f"the hub answered with status {error.__cause__.response.status_code}"

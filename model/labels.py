@@ -29,6 +29,11 @@ def imagenet1k() -> tuple[Label, ...]:
     return tuple(Label(name, wnid) for wnid, name in rows)
 
 
+@cache
+def _imagenet1k_names() -> Mapping[str | None, str]:
+    return {label.wnid: label.name for label in imagenet1k()}
+
+
 def parse_labels(value: object, descriptions: Mapping[str, str] | None = None) -> tuple[Label, ...]:
     """Labels from a list of names or of {"name", "wnid"}, or from {"0": name, "1": name, ...}.
 
@@ -63,7 +68,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         if text[:1] in ("[", "{"):
             return parse_labels(json.loads(text))
         return parse_labels([_from_line(line) for line in text.splitlines()])
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise CheckpointCorrupt(f"the labels file {path} is not valid JSON: {error}") from error
     except CheckpointCorrupt as error:
         raise CheckpointCorrupt(f"the labels file {path}: {error}") from error
@@ -92,5 +97,4 @@ def _label(index: int, item: object, descriptions: Mapping[str, str]) -> Label:
 
 
 def _words(wnid: str, descriptions: Mapping[str, str]) -> str:
-    known = {label.wnid: label.name for label in imagenet1k()}
-    return descriptions.get(wnid) or known.get(wnid) or wnid
+    return descriptions.get(wnid) or _imagenet1k_names().get(wnid) or wnid

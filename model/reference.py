@@ -64,7 +64,7 @@ def parse(text: str) -> Reference:
     """Take a reference apart; looks at no disk and no network.
 
     Raises:
-        CheckpointNotFound: empty, or a hub reference that names no repository.
+        CheckpointNotFound: empty, a hub reference that names no repository, or a home folder of nobody.
     """
     if not text.strip():
         raise CheckpointNotFound("the checkpoint reference is empty: give bundled:NAME, hf-hub:ORG/NAME, a name or a path")
@@ -78,7 +78,10 @@ def parse(text: str) -> Reference:
     if text in WEIGHTS:
         weights = WEIGHTS[text]
         return Hub(weights.repository, weights=weights)
-    return Local(Path(text).expanduser())
+    try:
+        return Local(Path(text).expanduser())
+    except RuntimeError as error:
+        raise CheckpointNotFound(f"{text!r} begins with the home folder of nobody here") from error
 
 
 def locate(text: str, *, cache_dir: Path | None = None, offline: bool = False) -> Source:
@@ -99,10 +102,18 @@ def locate(text: str, *, cache_dir: Path | None = None, offline: bool = False) -
         case Hub(repository, revision, weights):
             files = hub.fetch(repository, revision, cache_dir=cache_dir, offline=offline)
             return Source(files.weights, files.config, sha256=files.sha256, published=weights)
-        case Local(path) if path.is_dir():
-            return _in_folder(path)
-        case Local(path) if path.is_file():
-            return _beside(path)
+        case Local(path):
+            try:
+                return _on_disk(text, path)
+            except OSError as error:  # a name too long, a folder that may not be entered
+                raise CheckpointNotFound(f"{text!r} cannot be looked up on this disk: {error.strerror}") from error
+
+
+def _on_disk(text: str, path: Path) -> Source:
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return _beside(path)
     raise CheckpointNotFound(
         f"{text!r} is neither a file or folder here, nor a known name ({', '.join(WEIGHTS)}); "
         "others are bundled:NAME and hf-hub:ORG/NAME[@REVISION]"

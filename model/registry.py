@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from model.errors import UnknownVariant
+from model.types import PreprocessSpec
 
 BlockName: TypeAlias = Literal["basic", "bottleneck"]
+
+_IMAGENET_224 = PreprocessSpec(size=(224, 224), crop_pct=0.875, crop_mode="center", interpolation="bicubic")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Weights:
-    """Published weights: where they are and what is known about them. `sha256` is None where nobody has told us."""
+    """Published weights: where they are and what is known about them. `sha256` is None where nobody has told us.
+
+    `preprocess` stands in for what the repository's own configuration leaves out. `labels` names the classes.
+    """
 
     name: str
     variant: str
@@ -35,6 +41,8 @@ class Weights:
     top1: float  # percent on ImageNet-1k validation, as published
     top5: float
     licence: str
+    preprocess: PreprocessSpec = _IMAGENET_224
+    labels: Literal["imagenet1k"] = "imagenet1k"  # `model.labels.imagenet1k`
     sha256: str | None = None
 
 

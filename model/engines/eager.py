@@ -32,15 +32,19 @@ class EagerEngine:
         self.gmacs = count_macs(net, size) / 1e9
         self._device = torch.device(placement.device.value)
         self._dtype = getattr(torch, placement.dtype.value)
-        self._net: SKNet | None = net.to(self._device, self._dtype).to(memory_format=torch.channels_last)
+        try:
+            self._net: SKNet | None = net.to(self._device, self._dtype).to(memory_format=torch.channels_last)
+        except RuntimeError as error:  # no memory left on the device, or the device is lost
+            raise EngineError(f"the network cannot be placed on {self._device} ({type(error).__name__})") from error
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if self._net is None:
+        net = self._net  # read once: another thread may close the engine at any time
+        if net is None:
             raise EngineError("the engine is closed")
         try:
             with torch.inference_mode():
                 x = torch.from_numpy(batch).to(self._device, self._dtype, memory_format=torch.channels_last)
-                logits: npt.NDArray[np.float32] = self._net(x).float().cpu().numpy()
+                logits: npt.NDArray[np.float32] = net(x).float().cpu().numpy()
         except RuntimeError as error:  # torch's own: out of memory, a lost device
             raise EngineError(f"the engine failed on a batch of {len(batch)}") from error
         return logits

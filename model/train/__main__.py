@@ -55,13 +55,15 @@ def main() -> None:
         loose, held_out["photographs"] = load_photographs(args.photographs, args.work, seed=recipe.seed)
     trainer = Trainer(recipe, tight, loose, held_out, args.work, device)
     if args.snapshot:
+        if not trainer.state_path.exists():  # or the untrained network would replace the checkpoint
+            parser.error(f"--snapshot: there is no {trainer.state_path}")
         trainer.resume()
     else:
         trainer.run()
     net = trainer.averaged()
     # Judge what is written, not what was trained: through float16 and back.
     net.load_state_dict({k: v.float() for k, v in card.halved(net).items()}, strict=False)
-    scores = {name: round(100 * evaluate(net, images, device), 2) for name, images in held_out.items()}
+    scores = {name: round(100 * evaluate(net, images, recipe.size, device), 2) for name, images in held_out.items()}
     card.write(
         args.output,
         net,
@@ -76,6 +78,7 @@ def main() -> None:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        photographs=loose is not None,
     )
     logging.getLogger("sknet.train").info("wrote %s: %s", args.output, scores)
 
@@ -94,8 +97,13 @@ def _device(device: torch.device) -> str:
 
 def public_arguments(arguments: list[str]) -> list[str]:
     """The command line without this machine's folders and without what only says when to write."""
-    kept = [a for a in arguments if a != "--snapshot"]
-    return [Path(a).name if "/" in a else a for a in kept]
+    public = []
+    for argument in arguments:
+        if argument == "--snapshot":
+            continue
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        public.append(option + equals + (Path(value).name if "/" in value else value))
+    return public
 
 
 if __name__ == "__main__":

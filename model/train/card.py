@@ -18,6 +18,9 @@ from model.train.loop import Recipe, arguments
 
 VARIANT = "skresnet14_cifar"  # two plain weights layers a block, stem and classifier: 14 deep
 
+DESCRIPTION = "SKNet of three unsplit stages, trained on CIFAR-10"
+WITH_PHOTOGRAPHS = " and Tiny ImageNet photographs of the same ten classes"
+
 
 def halved(net: SKNet) -> dict[str, torch.Tensor]:
     """Weights in float16 but for the statistics of normalisation, whose small variances half precision would cut off."""
@@ -25,11 +28,15 @@ def halved(net: SKNet) -> dict[str, torch.Tensor]:
     return {k: (v if "running_" in k else v.half()).contiguous().cpu() for k, v in state.items()}
 
 
-def write(path: Path, net: SKNet, recipe: Recipe, *, accuracy: dict[str, float], training: dict[str, Any]) -> None:
+def write(
+    path: Path, net: SKNet, recipe: Recipe, *, accuracy: dict[str, float], training: dict[str, Any], photographs: bool
+) -> None:
     """Write `path`.safetensors and `path`.json.
 
     Args:
-        accuracy: figures in percent, measured on what is written. training: seed, command, time taken and the like.
+        accuracy: figures in percent, measured on what is written.
+        training: data, command, time taken and the like; the recipe, seed included, is added to it.
+        photographs: whether it was trained on Tiny ImageNet as well.
     """
     weights = path.with_suffix(".safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +56,7 @@ def write(path: Path, net: SKNet, recipe: Recipe, *, accuracy: dict[str, float],
         "labels": CLASSES,
         "accuracy": accuracy,
         "licence": "MIT",
-        "description": "SKNet of three unsplit stages, trained on CIFAR-10 and Tiny ImageNet photographs of the same ten classes",
+        "description": DESCRIPTION + (WITH_PHOTOGRAPHS if photographs else ""),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "training": {**training, "recipe": asdict(recipe)},
     }

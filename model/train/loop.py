@@ -101,7 +101,9 @@ class Trainer:
             loss = self._train_epoch()
             self.epoch += 1
             self._save()
-            scores = {name: evaluate(self.averaged(), images, self.device) for name, images in self.held.items()}
+            scores = {
+                name: evaluate(self.averaged(), images, self.recipe.size, self.device) for name, images in self.held.items()
+            }
             figures = ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
             logger.info("epoch %d/%d loss %.3f %s (%.0f s)", self.epoch, self.recipe.epochs, loss, figures, self.seconds)
 
@@ -206,13 +208,17 @@ class Trainer:
 
 
 @torch.inference_mode()
-def evaluate(net: nn.Module, images: Images, device: torch.device) -> float:
-    """Top-1 accuracy with one view, in float32, at 32x32: larger images are resized by their area."""
+def evaluate(net: nn.Module, images: Images, size: int, device: torch.device) -> float:
+    """Top-1 accuracy, 0..1, with one view in float32; images of another side are resized, bicubic with antialiasing.
+
+    Args:
+        size: side of the network's input in pixels.
+    """
     right = 0
     for start in range(0, len(images.labels), 500):
         pixels = torch.from_numpy(images.pixels[start : start + 500]).float() / 255
-        if pixels.shape[-1] != 32:
-            pixels = F.interpolate(pixels, size=(32, 32), mode="bicubic", antialias=True)
+        if pixels.shape[-1] != size:
+            pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
         logits = net(augment.normalise(pixels).to(device, memory_format=torch.channels_last))
         right += int((logits.argmax(1).cpu() == torch.from_numpy(images.labels[start : start + 500])).sum())
     return right / len(images.labels)

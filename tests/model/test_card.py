@@ -245,12 +245,21 @@ def test_a_card_of_a_registry_variant_says_only_what_differs(tmp_path: Path) -> 
         ({"preprocess": {"size": 3.5}}, "input size is 3.5"),
         ({"labels": [1, 2]}, "label of class 0"),
         ({"accuracy": 91}, "accuracy must be a JSON object"),
+        ({"accuracy": {"top1": "high"}}, "accuracy.top1 is 'high', where a number belongs"),
+        ({"accuracy": {"top1": float("nan")}}, "accuracy.top1 is nan"),
+        ({"preprocess": {"crop_pct": 10**400}}, "crop_pct is 1000"),
     ],
 )
 def test_a_card_that_makes_no_sense(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     with pytest.raises(CheckpointCorrupt) as caught:
         card(tmp_path, {**CARD, **change})
     assert says in str(caught.value)
+
+
+def test_a_card_nested_beyond_reason(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointCorrupt, match="is not valid JSON"):
+        read_card(tmp_path / "card.json")
 
 
 def test_a_square_size_may_be_one_number(tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 import torch
@@ -19,43 +17,11 @@ from torch import Tensor
 from model import hub, reference
 from model.checkpoint import Checkpoint, build_network, bundled_names, load_into, load_state, resolve
 from model.errors import ArchitectureError, CheckpointCorrupt, CheckpointMismatch, UnknownVariant
+from model.labels import imagenet1k
 from model.registry import VARIANTS, WEIGHTS
-from model.sknet import BLOCKS, SKNet, build
-from model.types import Label
-
-ARGUMENTS: dict[str, Any] = {
-    "block": "basic",
-    "layers": [1, 1],
-    "channels": [8, 16],
-    "stem_type": "small",
-    "stem_width": 8,
-    "rd_divisor": 8,
-    "num_classes": 3,
-}
-CARD: dict[str, Any] = {
-    "variant": "sknet-tiny",
-    "arguments": ARGUMENTS,
-    "labels": ["ant", "bee", "cat"],
-    "accuracy": {"top1": 9.5},
-}
-
-
-def tiny() -> SKNet:
-    torch.manual_seed(0)
-    arguments = {key: value for key, value in ARGUMENTS.items() if key not in ("block", "layers")}
-    net = SKNet(BLOCKS["basic"], ARGUMENTS["layers"], **arguments).eval()
-    for name, buffer in net.named_buffers():
-        if "running" in name:
-            buffer.copy_(0.5 + torch.rand_like(buffer))
-    return net
-
-
-def write(folder: Path, state: dict[str, Tensor] | None = None, **changes: Any) -> Path:
-    """A weights file with its card, as the package's own."""
-    file = folder / "tiny.safetensors"
-    save_file(tiny().state_dict() if state is None else state, file)
-    file.with_suffix(".json").write_text(json.dumps({**CARD, **changes}))
-    return file
+from model.sknet import build
+from model.types import Label, PreprocessSpec
+from tests.model.small import ARGUMENTS, tiny, write
 
 
 def digest(file: Path) -> str:
@@ -262,3 +228,38 @@ def test_arguments_that_make_no_network(tmp_path: Path) -> None:
         build_network(resolve(str(write(tmp_path, arguments={**ARGUMENTS, "block": "vast"}))))
     with pytest.raises(ArchitectureError, match="layers"):
         build_network(resolve(str(write(tmp_path, arguments={**ARGUMENTS, "layers": [0, 1]}))))
+
+
+def test_the_variant_asked_for_may_be_the_cards_own(tmp_path: Path) -> None:
+    assert resolve(str(write(tmp_path)), variant="sknet-tiny").variant == "sknet-tiny"
+
+
+def test_published_preprocessing_stands_in_for_what_the_repository_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file({"fc.weight": torch.zeros(1000, 512)}, tmp_path / "model.safetensors")
+    files = hub.HubFiles(tmp_path / "config.json", tmp_path / "model.safetensors", "0" * 64)
+    monkeypatch.setattr(hub, "fetch", lambda *_, **__: files)
+    spec = PreprocessSpec(size=(288, 288), crop_pct=0.95, interpolation="bilinear")
+    known = replace(WEIGHTS["skresnet18.ra_in1k"], preprocess=spec)
+    monkeypatch.setattr(reference, "WEIGHTS", MappingProxyType({known.name: known}))
+    files.config.write_text('{"architecture": "skresnet18"}')
+    assert resolve(known.name).preprocess == spec
+    files.config.write_text('{"architecture": "skresnet18", "pretrained_cfg": {"crop_pct": 1.0}}')
+    assert resolve(known.name).preprocess == replace(spec, crop_pct=1.0)  # what the repository says goes before
+    assert resolve(f"hf-hub:{known.repository}").preprocess == PreprocessSpec(crop_pct=1.0)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_published_labels_and_preprocessing_are_those_that_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    known = WEIGHTS[name]
+    save_file({"fc.weight": torch.zeros(1000, 512)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(f'{{"architecture": "{known.variant}"}}')
+    files = hub.HubFiles(tmp_path / "config.json", tmp_path / "model.safetensors", "0" * 64)
+    monkeypatch.setattr(hub, "fetch", lambda *_, **__: files)
+    found = resolve(name)
+    assert known.labels == "imagenet1k"
+    assert found.labels == imagenet1k()
+    assert found.preprocess == known.preprocess == PreprocessSpec((224, 224), 0.875, "center", "bicubic")

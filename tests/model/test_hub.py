@@ -20,10 +20,12 @@ from tests.model.hub_server import HubServer, Repository, sha256
 
 CONFIG = {"architecture": "skresnet18", "num_classes": 3, "label_names": ["ant", "bee", "cat"]}
 CLIENT = """
-import json, sys, time
+import json, pathlib, sys, time
 time.sleep = lambda seconds: None  # the library's growing pauses before it gives a hub up, 23 s in all
 from model.checkpoint import resolve
 from model.errors import ModelError
+def refuse(*_, **__): raise PermissionError(13, "Permission denied")
+if "--no-unlink" in sys.argv: pathlib.Path.unlink = refuse
 answers = []
 for arguments in json.loads(sys.argv[1]):
     try:
@@ -71,9 +73,11 @@ class Client:
         (answer,) = self.ask_all([{"reference": reference, **arguments}], environment=environment)
         return answer
 
-    def ask_all(self, questions: list[dict[str, Any]], *, environment: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    def ask_all(
+        self, questions: list[dict[str, Any]], *options: str, environment: dict[str, str] | None = None
+    ) -> list[dict[str, Any]]:
         done = subprocess.run(
-            [sys.executable, "-c", CLIENT, json.dumps(questions)],
+            [sys.executable, "-c", CLIENT, json.dumps(questions), *options],
             env=self.environment(**(environment or {})),
             capture_output=True,
             text=True,
@@ -180,14 +184,48 @@ def test_a_cached_file_is_checked_against_the_recorded_hash(client: Client, hub:
     cached = Path(client.ask("hf-hub:ants/bees", environment=environment)["path"])
     cached.write_bytes(weights(seed=9))
 
-    offline = client.ask("hf-hub:ants/bees", environment=environment, offline=True)
-    assert offline["error"] == "CheckpointCorrupt"
-    assert f"delete {cached}" in offline["text"]
-    assert cached.exists()
+    for offline in (
+        client.ask("hf-hub:ants/bees", environment=environment, offline=True),
+        client.ask("hf-hub:ants/bees", environment={**environment, "HF_HUB_OFFLINE": "1"}),
+    ):
+        assert offline["error"] == "CheckpointCorrupt"
+        assert f"delete {cached}" in offline["text"]
+        assert cached.exists()
 
     assert "deleted from the cache" in client.ask("hf-hub:ants/bees", environment=environment)["text"]
     assert client.ask("hf-hub:ants/bees", environment=environment)["digest"] == f"sha256:{sha256(weights())}"
     assert hub.downloads().count("model.safetensors") == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 64, b"{}\n" + b"0" * 64])
+def test_a_damaged_record_is_no_record(client: Client, damage: bytes) -> None:
+    whole = client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1"})
+    (record,) = client.home.glob("hub/models--*/.sha256/*/*")
+    written = record.read_bytes()
+    assert written == f"{sha256(weights())}\n".encode()
+    record.write_bytes(damage)
+    assert client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1", "HF_HUB_OFFLINE": "1"}) == whole
+    assert record.read_bytes() == damage  # nobody to ask what belongs in it
+    assert client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1"}) == whole
+    assert record.read_bytes() == written
+    assert [path.name for path in record.parent.iterdir()] == [record.name]
+
+
+def test_a_hub_that_corrects_itself_is_believed(client: Client, hub: HubServer) -> None:
+    hub.repositories["ants/bees"].told = {"model.safetensors": "f" * 64}
+    assert client.ask("hf-hub:ants/bees")["error"] == "CheckpointCorrupt"
+    hub.repositories["ants/bees"].told = {}
+    assert client.ask("hf-hub:ants/bees")["digest"] == f"sha256:{sha256(weights())}"
+
+
+def test_a_damaged_file_that_cannot_be_deleted(client: Client) -> None:
+    cached = Path(client.ask("hf-hub:ants/bees")["path"])
+    cached.write_bytes(weights(seed=9))
+    (refused,) = client.ask_all([{"reference": "hf-hub:ants/bees"}], "--no-unlink")
+    assert refused["error"] == "CheckpointCorrupt"
+    assert refused["text"].endswith(
+        f"it cannot be deleted from the cache (Permission denied), delete {cached} and download it again"
+    )
 
 
 def test_each_failure_has_its_sentence(client: Client, hub: HubServer) -> None:

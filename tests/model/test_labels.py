@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from timm.data.imagenet_info import ImageNetInfo
 
+from model import labels as module
 from model.errors import CheckpointCorrupt, CheckpointNotFound
 from model.labels import imagenet1k, parse_labels, read_labels
 from model.types import Label
@@ -43,6 +44,19 @@ def test_imagenet1k_names_are_not_unique_but_ids_are() -> None:
 )
 def test_parse_labels(value: object, labels: tuple[Label, ...]) -> None:
     assert parse_labels(value) == labels
+
+
+def test_a_thousand_ids_are_named_from_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    wnids = [label.wnid for label in imagenet1k()]
+    asked = []
+
+    def table() -> tuple[Label, ...]:
+        asked.append("once")
+        return imagenet1k()
+
+    monkeypatch.setattr(module, "imagenet1k", table)
+    assert parse_labels(wnids) == imagenet1k()
+    assert len(asked) <= 1
 
 
 def test_descriptions_name_wordnet_ids() -> None:
@@ -94,6 +108,7 @@ def test_read_labels(tmp_path: Path, text: str, labels: tuple[Label, ...]) -> No
         (b"ant\n\nbee\n", "class 1"),  # a gap would shift every name after it
         (b"", "empty"),
         (b"[1, 2", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
 )

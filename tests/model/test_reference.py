@@ -98,6 +98,14 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
         locate(str(tmp_path / "net.onnx"))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"), [("x" * 300, "File name too long"), ("~nobody-of-this-name/net", "home folder of nobody")]
+)
+def test_a_path_that_no_disk_can_hold(text: str, says: str) -> None:
+    with pytest.raises(CheckpointNotFound, match=says):
+        locate(text)
+
+
 @pytest.mark.parametrize("text", ["skresnet18", "no/such/folder", "no/such.safetensors", "cifar10"])
 def test_what_is_not_there_is_answered_with_what_is(text: str) -> None:
     with pytest.raises(CheckpointNotFound) as caught:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.checkpoint import build_network, resolve
 from model.train import augment, card, data
-from model.train.__main__ import public_arguments
+from model.train.__main__ import main, public_arguments
 from model.train.loop import Recipe, Trainer, evaluate, network
 from model.train.optimiser import Muon, orthogonalised, split_parameters
 
@@ -162,7 +162,7 @@ def test_the_written_checkpoint_is_read_back_by_the_loading_code(tmp_path: Path)
     torch.manual_seed(0)
     net = network(SMALL).eval()
     path = tmp_path / "ten"
-    card.write(path, net, SMALL, accuracy={"top1": 12.5}, training={"epochs": 2})
+    card.write(path, net, SMALL, accuracy={"top1": 12.5}, training={"epochs": 2}, photographs=False)
     found = resolve(str(path.with_suffix(".safetensors")))
     assert found.variant == card.VARIANT
     assert [label.name for label in found.labels] == list(data.CLASSES)
@@ -172,18 +172,49 @@ def test_the_written_checkpoint_is_read_back_by_the_loading_code(tmp_path: Path)
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.allclose(loaded(x), net(x), atol=2e-2)
-    assert json.loads(path.with_suffix(".json").read_text())["sha256"] == found.digest.removeprefix("sha256:")
+    written = json.loads(path.with_suffix(".json").read_text())
+    assert written["sha256"] == found.digest.removeprefix("sha256:")
+    assert written["training"]["recipe"]["seed"] == SMALL.seed
+
+
+@pytest.mark.parametrize("photographs", [True, False])
+def test_the_description_names_only_what_was_trained_on(tmp_path: Path, photographs: bool) -> None:
+    card.write(tmp_path / "ten", network(SMALL), SMALL, accuracy={}, training={}, photographs=photographs)
+    description = json.loads((tmp_path / "ten.json").read_text())["description"]
+    assert "CIFAR-10" in description
+    assert ("Tiny ImageNet" in description) == photographs
 
 
 def test_evaluate_counts_what_is_right() -> None:
+    sides = []
+
     class Constant(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sides.append(x.shape[-1])
             return torch.nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
 
-    assert evaluate(Constant(), images(50), CPU) == 0.1
-    assert evaluate(Constant(), images(20, 64), CPU) == 0.1
+    assert evaluate(Constant(), images(50), 32, CPU) == 0.1
+    assert evaluate(Constant(), images(20, 64), 32, CPU) == 0.1
+    assert evaluate(Constant(), images(20, 64), 48, CPU) == 0.1
+    assert sides == [32, 32, 48]
 
 
 def test_the_command_in_the_card_names_no_folder_of_this_machine() -> None:
     given = ["--cifar", "/data/x/cifar10-train.zip", "--work", "../w", "--epochs", "3", "--snapshot"]
     assert public_arguments(given) == ["--cifar", "cifar10-train.zip", "--work", "w", "--epochs", "3"]
+    assert public_arguments(["--cifar=/data/x/cifar10-train.zip", "--lr=0.1"]) == ["--cifar=cifar10-train.zip", "--lr=0.1"]
+    assert public_arguments(["--work", "/data/a=b/w"]) == ["--work", "w"]
+
+
+def test_a_snapshot_of_no_state_leaves_the_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data, "HELD_OUT_PER_CLASS", 1)
+    source = archive(tmp_path / "cifar.zip", dict.fromkeys(data.CLASSES, 2), 32)
+    output = tmp_path / "out"
+    given = ["--cifar", str(source), "--work", str(tmp_path), "--output", str(output), "--snapshot"]
+    monkeypatch.setattr("sys.argv", ["train", *given])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--snapshot: there is no" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out.*"))

@@ -1,0 +1,135 @@
+"""The engines: the same logits as the network itself, and only the package's own errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import engines
+from model.checkpoint import build_network, resolve
+from model.complexity import count_parameters
+from model.device import Placement, place
+from model.engines.base import Engine
+from model.engines.eager import EagerEngine
+from model.errors import EngineError
+from model.preprocess import prepare
+from model.sknet import SKNet
+from tests.images import photograph
+from tests.model.small import tiny
+
+FLOAT32 = place("cpu", "float32", 1)
+BFLOAT16 = place("cpu", "bfloat16", 1)
+BATCH = np.random.default_rng(0).standard_normal((3, 3, 32, 40)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Engines set torch's threads for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def eager(placement: Placement = FLOAT32) -> Engine:
+    return engines.make("eager", tiny, (32, 40), placement)
+
+
+def test_eager_gives_the_networks_own_logits() -> None:
+    engine = eager()
+    with torch.inference_mode():
+        expected = tiny()(torch.from_numpy(BATCH)).numpy()
+    given = engine.run(BATCH)
+    assert given.shape == (3, 3)
+    assert given.dtype == np.float32
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(given, expected, rtol=0, atol=1e-6)
+    assert engine.parameters == count_parameters(tiny())
+    assert engine.gmacs > 0
+    assert (engine.choice.value, bool(engine.choice.reason)) == ("eager", True)
+    assert torch.get_num_threads() == 1
+
+
+def test_eager_leaves_its_input_alone() -> None:
+    batch = BATCH.copy()
+    eager(BFLOAT16).run(batch)
+    assert (batch == BATCH).all()
+
+
+def test_bfloat16_ranks_the_same_class_first() -> None:
+    checkpoint = resolve("bundled:cifar10")
+    pictures = [photograph(name) for name in ("chelsea", "astronaut", "coffee")]
+    crops = [p.crop((x, y, x + side, y + side)) for p in pictures for side in (120, 240) for x in (0, 80, 160) for y in (0, 50)]
+    batch = np.stack([prepare(crop, checkpoint.preprocess) for crop in crops])
+    runs = []
+    for placement in (FLOAT32, BFLOAT16):
+        engine = engines.make("eager", lambda: build_network(checkpoint), checkpoint.preprocess.size, placement)
+        runs.append(engine.run(batch))
+        engine.close()
+    exact, rounded = runs
+    assert rounded.dtype == np.float32
+    assert not np.array_equal(exact, rounded)
+    best = np.sort(exact, axis=1)
+    clear = best[:, -1] - best[:, -2] > 0.1  # in logits; nearer than that, rounding may decide
+    assert clear.sum() >= len(crops) // 2
+    assert (exact.argmax(1) == rounded.argmax(1))[clear].all()
+
+
+def test_no_such_engine() -> None:
+    def never() -> SKNet:
+        raise AssertionError("an engine that does not exist needs no network")
+
+    with pytest.raises(EngineError, match="engine 'warp': it may be eager"):
+        engines.make("warp", never, (32, 32), FLOAT32)
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = eager()
+    engine.close()
+    with pytest.raises(EngineError, match="the engine is closed"):
+        engine.run(BATCH)
+    engine.close()  # twice is once
+
+
+def test_torchs_own_errors_become_ours_and_the_engine_may_be_used_again() -> None:
+    engine = eager()
+    with pytest.raises(EngineError, match="failed on a batch of 2") as caught:
+        engine.run(np.zeros((2, 5, 32, 32), np.float32))  # five channels
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert engine.run(BATCH).shape == (3, 3)
+
+
+def test_a_device_that_takes_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(SKNet, "to", full)
+    with pytest.raises(EngineError, match=r"cannot be placed on cpu \(OutOfMemoryError\)"):
+        eager()
+
+
+def test_closed_while_it_runs_an_engine_ends_its_run() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inside.set()
+            assert closed.wait(30)
+            return x.mean((2, 3))
+
+    inside, closed = threading.Event(), threading.Event()
+    engine = eager()
+    assert isinstance(engine, EagerEngine)
+    engine._net = Slow()  # type: ignore[assignment]
+    rows: list[object] = []
+    running = threading.Thread(target=lambda: rows.append(engine.run(BATCH)))
+    running.start()
+    assert inside.wait(30)
+    engine.close()
+    closed.set()
+    running.join()
+    np.testing.assert_allclose(rows[0], BATCH.mean((2, 3)), atol=1e-5)  # type: ignore[call-overload]
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(BATCH)
