@@ -28,6 +28,8 @@ MAX_RESIZED_PIXELS = 16 * 1024 * 1024
 # Beyond this side Pillow's filter table, 32 to 48 bytes per source pixel of an axis, outweighs the picture: average first.
 MAX_FILTERED_SIDE = 65_536
 
+MAX_SIDE = 4096  # pixels; a configuration from elsewhere must not ask for more memory than a network could use
+MIN_CROP_PCT = 0.05
 CROP_MODES: tuple[str, ...] = ("center", "squash", "border")
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -82,10 +84,10 @@ def check(spec: PreprocessSpec) -> None:
     if spec.interpolation not in INTERPOLATIONS:
         known = ", ".join(INTERPOLATIONS)
         raise CheckpointError(f"preprocessing: interpolation {spec.interpolation!r} is unknown; known are {known}")
-    if len(spec.size) != 2 or min(spec.size) < 1:
-        raise CheckpointError(f"preprocessing: size {spec.size!r} must be (height, width), each at least 1")
-    if not (math.isfinite(spec.crop_pct) and spec.crop_pct > 0):
-        raise CheckpointError(f"preprocessing: crop_pct {spec.crop_pct!r} must be a number above 0")
+    if len(spec.size) != 2 or min(spec.size) < 1 or max(spec.size) > MAX_SIDE:
+        raise CheckpointError(f"preprocessing: size {spec.size!r} must be (height, width), each from 1 to {MAX_SIDE}")
+    if not (math.isfinite(spec.crop_pct) and spec.crop_pct >= MIN_CROP_PCT):
+        raise CheckpointError(f"preprocessing: crop_pct {spec.crop_pct!r} must be a number from {MIN_CROP_PCT} up")
     if len(spec.mean) != 3 or not all(math.isfinite(v) for v in spec.mean):
         raise CheckpointError(f"preprocessing: mean {spec.mean!r} must be three numbers")
     if len(spec.std) != 3 or not all(math.isfinite(v) and v > 0 for v in spec.std):
