@@ -5,10 +5,13 @@ Errors are one line on standard error; exit 1 is for what went wrong, 2 for how 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +62,9 @@ def settings_from(flags: dict[str, Any]) -> Settings:
 @click.version_option(package_name="sknet-serve", prog_name="sknet")
 def main() -> None:
     """Serve a Selective Kernel Network over HTTP, or use it from here."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold what a terminal cannot show
 
 
 @main.command()
@@ -87,6 +93,10 @@ def serve(**flags: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run()
+    if not failures and any(thread.name == "load" for thread in threading.enumerate()):
+        # A load that was given up is still inside native code, which aborts when the interpreter is taken away from it.
+        logging.shutdown()
+        os._exit(0)
     if failures:
         known = isinstance(failures[0], ModelError)
         raise click.ClickException(str(failures[0]) if known else "the model could not be loaded; the log has the reason")

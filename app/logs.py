@@ -49,5 +49,5 @@ def configure(kind: Literal["auto", "json", "console"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "PIL"):
+    for noisy in ("httpx", "httpcore", "PIL", "torch", "python_multipart"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -26,6 +26,7 @@ logger = logging.getLogger("sknet.service")
 access = logging.getLogger("sknet.access")
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)  # W3C Trace Context, section 3.2.2
 LINGER_S = 2.0  # how long a refused body is still read, to be thrown away
 CLIENT_LEFT = "left"  # in logs and counts, where there is no status to tell
 
@@ -88,7 +89,8 @@ class RequestLog:
             else:
                 error = InvalidParameter("X-Timeout-Ms", timeout, "a whole number of milliseconds, 1 or more")
         deadline = Deadline(asyncio.get_running_loop().time() + limit_s, limit_s)
-        return RequestContext(request_id, deadline, headers.get("traceparent")), error
+        traceparent = headers.get("traceparent", "")
+        return RequestContext(request_id, deadline, traceparent if _TRACEPARENT.fullmatch(traceparent) else None), error
 
     def _observe(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
         # The route's pattern, not the path: strangers must not be able to make new time series.
@@ -102,7 +104,7 @@ class RequestLog:
             "request_id": context.id,
             "traceparent": context.traceparent,
             "method": scope["method"],
-            "path": scope["path"],
+            "path": scope["path"][:500],
             "status": status or CLIENT_LEFT,
             "problem": context.problem,
             "duration_ms": round(seconds * 1000, 2),
@@ -138,9 +140,9 @@ class BodyLimits:
         limit = self._by_path.get(scope["path"], self._max_body_bytes)
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "")
-        held = int(announced[:18]) if announced.isdecimal() else 0
-        counted = 0
-        expected = held > 0 or "transfer-encoding" in headers
+        length = int(announced[:18]) if announced.isdecimal() else 0
+        held = counted = 0
+        expected = length > 0 or "transfer-encoding" in headers
         complete = False
 
         async def bounded_receive() -> Message:
@@ -176,11 +178,11 @@ class BodyLimits:
             await _throw_away(receive)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        refusal = self._refusal(held, limit)
+        refusal = self._refusal(length, limit)
         if refusal is not None:
             await answer(refusal, scope, receive, closing_send)
             return
-        self._buffered += held
+        # Room is taken as bytes arrive, not as they are announced: silence must not keep others out.
         try:
             await self._app(scope, bounded_receive, closing_send)
         finally:

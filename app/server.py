@@ -26,6 +26,7 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
     """A server for this application, on the address and with the patience of the settings."""
     config = uvicorn.Config(
         app,
+        http="h11",  # bounds headers, addresses and trailers to 64 KiB, which httptools does not, and ignores upgrades
         host=settings.host,
         port=settings.port,
         log_config=None,

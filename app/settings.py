@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     )
 
     # where it listens
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface (the container's default).")
+    host: Annotated[str, StringConstraints(min_length=1)] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface (the container's default)."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     keep_alive_s: int = Field(5, ge=1, le=3600, description="Seconds an idle connection is kept open.")
     drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")

@@ -181,7 +181,7 @@ def _filename(part: UploadFile | str) -> str | None:
 
 
 async def _json(request: Request, schema: type[JsonT]) -> JsonT:
-    body = _not_empty(await request.body(), "body")
+    body = _not_empty((await request.body()).removeprefix(b"\xef\xbb\xbf"), "body")
     if body.count(b",") > _MAX_JSON_VALUES:
         raise MalformedRequest(f"the JSON holds more than {_MAX_JSON_VALUES} values; documented are images only")
     try:

@@ -34,6 +34,7 @@ MAX_RLE_PIXELS = 1_000_000
 # One tile of a TIFF costs 5 us whatever its size: 50 megapixels in tiles of 16x16 have 195,000.
 MAX_TIFF_TILES = 200_000
 # Every chunk, marker or run is parsed by Python code with a few reads: 20 MB of empty ones would take 10 s, this many take 1 s.
+MAX_EXIF_SEGMENTS = 50  # one or two are usual; Pillow joins them, each time copying all before: 20,000 took 74 s
 MAX_READS = 400_000
 # A scan of a multi-scan JPEG visits every pixel, 1.6 ns each, however short it is: 20 MB could hold 250,000. Ten are usual.
 MAX_SCANNED_PIXELS = 2_000_000_000
@@ -187,6 +188,8 @@ def _open(name: str, data: bytes) -> Image.Image:
         module.DEFAULT_MAX_THREADS = 1
     if name == "TIFF":
         _check_tiles(data)
+    if name == "JPEG" and data.count(b"Exif\0\0") > MAX_EXIF_SEGMENTS:
+        raise ImageUndecodable("the JPEG image is damaged: it repeats its EXIF data")
     image: Image.Image = getattr(module, class_name)(_Source(data))
     return image
 

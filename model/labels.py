@@ -60,15 +60,17 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise CheckpointNotFound(f"the labels file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CheckpointCorrupt(f"the labels file {path} is not UTF-8 text") from error
+    except OSError as error:
+        raise CheckpointNotFound(f"the labels file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointNotFound(f"the labels file {str(path)!r} cannot be read: no file can have that name") from error
     try:
         if text[:1] in ("[", "{"):
             return parse_labels(json.loads(text))
         return parse_labels([_from_line(line) for line in text.splitlines()])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise CheckpointCorrupt(f"the labels file {path} is not valid JSON: {error}") from error
     except CheckpointCorrupt as error:
         raise CheckpointCorrupt(f"the labels file {path}: {error}") from error

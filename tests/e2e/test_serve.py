@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import io
 import signal
 import socket
@@ -113,6 +114,37 @@ def test_a_download_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) ->
             assert client.post("/classify", content=jpeg(), headers={"Content-Type": "image/jpeg"}).status_code == 503
             assert client.get("/models").status_code == 503
             assert server.stop(within_s=20) == 0
+
+
+def test_endless_headers_are_cut_off(server: Server, client: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), 10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nA: ")
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # being cut off is what should come
+            while sent < 50_000_000:
+                sent += connection.send(bytes(100_000))
+        assert sent < 10_000_000
+    assert client.get("/livez").status_code == 200
+
+
+def test_an_upgrade_that_is_not_taken_keeps_the_body(client: httpx.Client) -> None:
+    offer = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+    }
+    answer = client.post("/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **offer})
+    assert answer.status_code == 200
+
+
+def test_silent_clients_that_announce_bodies_keep_nobody_out(server: Server, client: httpx.Client) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    head = b"POST /classify/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)).sendall(head)
+        time.sleep(0.3)
+        assert client.post("/classify", content=jpeg(), headers={"Content-Type": "image/jpeg"}).status_code == 200
 
 
 def test_a_refused_upload_of_25_mb_still_gets_its_answer(client: httpx.Client) -> None:

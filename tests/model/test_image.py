@@ -568,3 +568,16 @@ def test_warnings_of_pillow_stay_inside_and_others_still_come_through() -> None:
         warnings.warn("mine", UserWarning, stacklevel=1)
     assert [str(w.message) for w in seen] == ["mine"]
     assert len(ours) == 1  # set once, not once a call
+
+
+def test_exif_repeated_without_end_is_refused_before_it_is_joined() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    segment = b"\xff\xe1" + (908).to_bytes(2, "big") + b"Exif\0\0" + b"A" * 900
+    for count, fits in ((2, True), (20_000, False)):
+        data = out.getvalue()[:2] + segment * count + out.getvalue()[2:]
+        if fits:
+            assert decode(data)[1].format == "JPEG"
+        else:
+            with pytest.raises(ImageUndecodable, match="repeats its EXIF"):
+                decode(data)
