@@ -60,7 +60,7 @@ def main() -> None:
         trainer.resume()
     else:
         trainer.run()
-    net = trainer.averaged()
+    net = trainer.served()
     # Judge what is written, not what was trained: through float16 and back.
     net.load_state_dict({k: v.float() for k, v in card.halved(net).items()}, strict=False)
     scores = {name: round(100 * evaluate(net, images, recipe.size, device), 2) for name, images in held_out.items()}

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -118,6 +119,29 @@ class Trainer:
         net.load_state_dict(self.average)
         return net.eval()
 
+    def served(self, batches: int = 60) -> SKNet:
+        """The averaged weights with the statistics of normalisation measured anew on plain training images.
+
+        Training saw cropped, coloured and hidden views; whoever asks the network sends whole images. The sources are mixed
+        as in training.
+        """
+        net = self.averaged().train()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # a plain mean over all batches
+                module.reset_running_stats()
+        rng = np.random.default_rng(self.recipe.seed)
+        total = sum(len(images.labels) for images, _, _ in self.sources)
+        counts = [round(self.recipe.batch_size * len(images.labels) / total) for images, _, _ in self.sources]
+        with torch.no_grad():
+            for _ in range(batches):
+                parts = [
+                    _plain(images.pixels[rng.integers(0, len(images.labels), count)], self.recipe.size)
+                    for (images, _, _), count in zip(self.sources, counts, strict=True)
+                ]
+                net(torch.cat(parts).to(self.device, memory_format=torch.channels_last))
+        return net.eval()
+
     def _train_epoch(self) -> float:
         recipe = self.recipe
         started, before = time.monotonic(), self.seconds
@@ -207,6 +231,14 @@ class Trainer:
         logger.info("resumed after epoch %d", self.epoch)
 
 
+def _plain(pixels: npt.NDArray[np.uint8], size: int) -> Tensor:
+    """uint8 (N, 3, S, S) -> normalised (N, 3, size, size), resized where the side is another."""
+    images = torch.from_numpy(pixels).float() / 255
+    if images.shape[-1] != size:
+        images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
+    return augment.normalise(images)
+
+
 @torch.inference_mode()
 def evaluate(net: nn.Module, images: Images, size: int, device: torch.device) -> float:
     """Top-1 accuracy, 0..1, with one view in float32; images of another side are resized, bicubic with antialiasing.
@@ -216,9 +248,7 @@ def evaluate(net: nn.Module, images: Images, size: int, device: torch.device) ->
     """
     right = 0
     for start in range(0, len(images.labels), 500):
-        pixels = torch.from_numpy(images.pixels[start : start + 500]).float() / 255
-        if pixels.shape[-1] != size:
-            pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
-        logits = net(augment.normalise(pixels).to(device, memory_format=torch.channels_last))
+        x = _plain(images.pixels[start : start + 500], size)
+        logits = net(x.to(device, memory_format=torch.channels_last))
         right += int((logits.argmax(1).cpu() == torch.from_numpy(images.labels[start : start + 500])).sum())
     return right / len(images.labels)

@@ -185,6 +185,16 @@ def test_the_description_names_only_what_was_trained_on(tmp_path: Path, photogra
     assert ("Tiny ImageNet" in description) == photographs
 
 
+def test_what_is_served_differs_in_its_statistics_only(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, images(40), images(8, 64, seed=1), {}, tmp_path, CPU)
+    averaged, served = trainer.averaged().state_dict(), trainer.served(batches=4).state_dict()
+    changed = {name for name, value in averaged.items() if not torch.equal(value, served[name])}
+    assert changed
+    assert all("running_" in name or "num_batches" in name for name in changed)
+    again = trainer.served(batches=4).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in served.items())
+
+
 def test_evaluate_counts_what_is_right() -> None:
     sides = []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from app.cli import main
 from app.main import create_app
 from app.problems import rows
 from app.settings import Settings
@@ -36,13 +38,51 @@ def test_every_make_target_it_uses_exists() -> None:
     assert {"run", "test"} <= used <= targets
 
 
+def tree_paths() -> set[str]:
+    """The paths that the README's tree draws: two spaces a level."""
+    drawn = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)
+    assert drawn is not None
+    folders: list[str] = []
+    paths = set()
+    for line in drawn[1].splitlines():
+        name = line.split()[0]
+        level = (len(line) - len(line.lstrip())) // 2
+        folders[level:] = [name]
+        paths.add("".join(folders[: level + 1]))
+    return paths
+
+
 @pytest.mark.parametrize("package", ["app", "model"])
 def test_every_file_stands_in_the_tree(package: str) -> None:
-    tree = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)
-    assert tree is not None
-    named = set(re.findall(r"[\w-]+\.(?:py|md)", tree[1]))
-    files = {p.name for p in (ROOT / package).rglob("*.py")} - {"__init__.py", "__main__.py"}
-    assert files - named == set()
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*.py") if p.name not in ("__init__.py", "__main__.py")}
+    drawn = {path for path in tree_paths() if path.startswith(package) and path.endswith(".py")}
+    assert files == drawn
+
+
+def test_python_in_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_commands_of_sknet_in_the_readme_exist() -> None:
+    used = set(re.findall(r"^sknet ([a-z]+)", TEXT, re.MULTILINE))
+    assert used == set(main.commands)
+    flags = set(re.findall(r"^sknet .*?(--[a-z-]+)", TEXT, re.MULTILINE))
+    known = {option for command in main.commands.values() for parameter in command.params for option in parameter.opts}
+    assert flags <= known
+
+
+def test_no_placeholder_is_left() -> None:
+    assert "@@" not in TEXT
+
+
+def test_the_bundled_checkpoint_is_as_good_and_as_small_as_promised() -> None:
+    card = json.loads((ROOT / "model" / "checkpoints" / "cifar10.json").read_text())
+    assert card["accuracy"]["top1"] >= 89
+    assert f"{card['accuracy']['top1']} %" in TEXT
+    assert (ROOT / "model" / "checkpoints" / "cifar10.safetensors").stat().st_size <= 12_000_000
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
