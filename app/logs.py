@@ -48,6 +48,6 @@ def configure(kind: Literal["auto", "json", "console"], level: str) -> None:
     handler.setFormatter(JsonFormatter() if kind == "json" else ConsoleFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "PIL", "torch", "python_multipart"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    root.setLevel(logging.WARNING)  # libraries have their say when something is wrong
+    for ours in ("sknet", "uvicorn"):
+        logging.getLogger(ours).setLevel(level.upper())

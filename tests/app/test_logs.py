@@ -81,6 +81,8 @@ def _root_is_put_back() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    for ours in ("sknet", "uvicorn"):
+        logging.getLogger(ours).setLevel(logging.NOTSET)
     for name, each in levels.items():
         logging.getLogger(name).setLevel(each)
 
