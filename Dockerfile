@@ -3,13 +3,14 @@
 #
 #   docker build -t sknet-serve .                                          # the ordinary torch: CPU and CUDA, several GB
 #   docker build -t sknet-serve --build-arg TORCH_INDEX=<PyTorch's CPU index> .     # CPU only, a fraction of that
+#   docker build -t sknet-serve:slim --target slim .                       # without torch: the bundled checkpoint, on the CPU
 #   docker run --read-only --tmpfs /tmp -p 8000:8000 sknet-serve
 
 # Every stage starts from it, so that the virtual environment finds the same interpreter in the image as where it was made.
 ARG BASE=python:3.13-slim
 
 
-FROM ${BASE} AS dependencies
+FROM ${BASE} AS light
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv /opt/venv
@@ -17,7 +18,13 @@ COPY requirements.lock ./
 # torch and what only torch needs, apart from the rest: they are nearly all of the image's size, and another index has other files.
 RUN awk '/^[a-z]/ {heavy = /^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/} \
          {print > (heavy ? "torch.lock" : "rest.lock")}' requirements.lock
+# The lock is complete, hence --no-deps, and `pip check` holds that it is.
+RUN /opt/venv/bin/python -m pip install --no-compile --no-deps --require-hashes --requirement rest.lock \
+    && /opt/venv/bin/python -m pip check \
+    && echo /opt/app > "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sknet-app.pth"
 
+
+FROM light AS dependencies
 # Empty: torch as the lock pins it, verified by its hashes. Given: the same versions from that index. Its wheels are other builds
 # ("+cpu"), whose hashes the lock cannot know, so here the index is trusted; everything else stays verified.
 ARG TORCH_INDEX=""
@@ -27,13 +34,15 @@ RUN if [ -z "${TORCH_INDEX}" ]; then \
         /opt/venv/bin/python -m pip install --no-compile --no-deps --index-url "${TORCH_INDEX}" \
             $(grep -oE '^(torch|torchvision)==[0-9.]+' torch.lock); \
     fi
-
-# The lock is complete, hence --no-deps, and `pip check` holds that it is. pip has no business in the image. Bytecode is compiled
-# here because nothing can be written later, and never compared with its source, so that changed file dates do not void it.
-RUN /opt/venv/bin/python -m pip install --no-compile --no-deps --require-hashes --requirement rest.lock \
-    && /opt/venv/bin/python -m pip check \
+# pip has no business in the image. Bytecode is compiled here because nothing can be written later, and never compared with its
+# source, so that changed file dates do not void it.
+RUN /opt/venv/bin/python -m pip check \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip \
-    && echo /opt/app > "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sknet-app.pth" \
+    && python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+
+
+FROM light AS slim-dependencies
+RUN /opt/venv/bin/python -m pip uninstall --yes --quiet pip \
     && python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 
@@ -53,7 +62,13 @@ RUN /opt/venv/bin/python -m pip install --no-compile --no-deps --no-build-isolat
     && python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/app
 
 
-FROM ${BASE}
+# The bundled checkpoint as the engine of processors reads it: a container starts in a second, and needs no torch to serve it.
+FROM dependencies AS graphs
+COPY --from=application /opt/app /opt/app
+RUN PATH=/opt/app/bin:/opt/venv/bin:$PATH sknet export --beside
+
+
+FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="sknet-serve" \
       org.opencontainers.image.description="Selective Kernel Networks behind HTTP: image classification as a service" \
       org.opencontainers.image.licenses="MIT"
@@ -62,8 +77,8 @@ LABEL org.opencontainers.image.title="sknet-serve" \
 RUN groupadd --gid 10001 sknet \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/sknet --shell /usr/sbin/nologin sknet \
     && install --directory --owner 10001 --group 10001 --mode 0750 /var/cache/sknet
-COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=application /opt/app /opt/app
+COPY --from=graphs /opt/app/model/checkpoints/graphs /opt/app/model/checkpoints/graphs
 
 # HOME is the cache volume: what a library keeps "at home" lands in the one place that may be written and lasts.
 ENV PATH=/opt/app/bin:/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
@@ -74,12 +89,22 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
     SKNET_PORT=8000 \
     SKNET_CACHE_DIR=/var/cache/sknet
 
-USER 10001:10001
 WORKDIR /
-# All that is ever written: downloads here, and uploads over 1 MB on a tmpfs at /tmp.
+# All that is ever written: downloads and exported graphs.
 VOLUME /var/cache/sknet
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 CMD ["sknet", "health"]
 ENTRYPOINT ["sknet"]
 CMD ["serve"]
+
+
+# Without torch: serves on processors what has an exported graph, such as the bundled checkpoint, and nothing else.
+FROM runtime AS slim
+COPY --from=slim-dependencies /opt/venv /opt/venv
+USER 10001:10001
+
+
+FROM runtime
+COPY --from=dependencies /opt/venv /opt/venv
+USER 10001:10001

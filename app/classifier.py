@@ -6,19 +6,23 @@ What a model must offer is declared here, so that this package never sees a tens
 from __future__ import annotations
 
 import asyncio
-import threading
+import copy
+import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from app.context import Deadline, Timings
-from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady
+from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
+from app.fingerprint import Fingerprints
+from app.lane import Lane, open_lane
 from app.metrics import Metrics
-from app.scheduler import Scheduler
+from app.results import Results
+from app.scheduler import Places
 from app.settings import Settings
+from app.threads import beside, pool
 from model.errors import ImageError, ModelError
 from model.types import ImageInfo, ModelInfo, Prediction
 
@@ -52,18 +56,28 @@ class Classified:
     timings: Timings
 
 
+# What an answer depends on: SHA-256 of the encoded bytes, digest of the weights, engine, arithmetic.
+_Key = tuple[bytes, str, str, str]
+
+
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """A model and its queue: read once a request, so that weights and labels cannot mix."""
+class _Known:
+    """What is remembered of an image: its row, so that any number of classes can be told."""
 
-    model: Model
-    scheduler: Scheduler[Any, Any]
-    engine_pool: ThreadPoolExecutor
+    row: Any
+    image: ImageInfo
+    timings: Timings
 
-    async def close(self) -> None:
-        await self.scheduler.close()
-        self.engine_pool.shutdown()
-        self.model.close()
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One image on its way."""
+
+    data: bytes
+    key: _Key | None
+    deadline: Deadline
+    places: Places
+    started: float
 
 
 class Classifier:
@@ -75,7 +89,12 @@ class Classifier:
         self._lane: Lane | None = None
         self._reasons: tuple[str, ...] = ("the model is being loaded",)
         self.state = "loading"
-        self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._decode_threads = decode_threads
+        self._decode_pool = pool(decode_threads, "decode")
+        self._results: Results[_Key, _Known] | None = None
+        if settings.result_cache:
+            self._results = Results(settings.result_cache, shared=ImageError)
+        self._fingerprints = Fingerprints()
 
     # what it is doing
 
@@ -98,7 +117,7 @@ class Classifier:
             ModelError: it cannot be loaded; the state is "failed" and says why.
         """
         try:
-            model = await _beside(load)
+            model = await beside(load, lambda model: model.close())
         except Exception as error:
             self.state = "failed"
             self._reasons = (str(error) if isinstance(error, ModelError) else "the model could not be loaded",)
@@ -106,13 +125,15 @@ class Classifier:
         if self.state == "draining":  # asked to stop while it loaded
             model.close()
             return
-        pool = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        scheduler: Scheduler[Any, Any] = Scheduler(
-            model.run, pool, max_items=self._settings.max_queue, batch_size=self._settings.batch_size
+        lane = open_lane(
+            model,
+            self._decode_pool,
+            self._decode_threads,
+            max_items=self._settings.max_queue,
+            admitted=self._metrics.queue_changed,
         )
-        self._metrics.watch_queue(lambda: scheduler.admitted)
         self._metrics.observe_model(self._settings.model_name, model.info)
-        self._lane = Lane(model, scheduler, pool)
+        self._lane = lane
         self._reasons = ()
         self.state = "ready"
 
@@ -127,6 +148,7 @@ class Classifier:
         lane, self._lane = self._lane, None
         if lane is not None:
             await lane.close()
+        await self._fingerprints.close()
         await asyncio.to_thread(self._decode_pool.shutdown)  # decoding may take a second, and the loop still answers
 
     # what it is for
@@ -138,10 +160,12 @@ class Classifier:
             AppError: no room, not ready, too late, or `top_k` out of range.
             ModelError: no usable image, or the engine failed.
         """
+        started = time.monotonic()
         lane = self._current()
         k = self._check_top_k(lane, top_k)
-        with lane.scheduler.admit(1):
-            return await self._classify(lane, data, k, min_score, deadline)
+        key = await self._key(lane, data, deadline)
+        with lane.scheduler.admit(0 if key else 1, deadline.at) as places:  # with a key, if it is to be worked out at all
+            return await self._classify(lane, _Ask(data, key, deadline, places, started), k, min_score)
 
     async def classify_many(
         self, images: Sequence[bytes | AppError], *, top_k: int | None, min_score: float, deadline: Deadline
@@ -149,64 +173,106 @@ class Classifier:
         """A result or an error for each image, in order; an image may already be an error (it could not be read).
 
         Raises:
-            AppError: no room for all of them, not ready, or `top_k` out of range.
+            AppError: no room for all of them, not ready, too late to begin, or `top_k` out of range.
         """
+        started = time.monotonic()
         lane = self._current()
         k = self._check_top_k(lane, top_k)
+        checked = [self._check_size(image) for image in images]
+        keys = [None if isinstance(image, AppError) else await self._key(lane, image, deadline) for image in checked]
 
-        async def one(data: bytes | AppError) -> Classified | Exception:
-            if isinstance(data, bytes) and len(data) > self._settings.max_body_bytes:
-                data = BodyTooLarge(self._settings.max_body_bytes, len(data))
-            if isinstance(data, AppError):
+        async def one(image: bytes | AppError, key: _Key | None) -> Classified | Exception:
+            if isinstance(image, AppError):
                 self._metrics.images.labels("rejected").inc()
-                return data
+                return image
             try:
-                return await self._classify(lane, data, k, min_score, deadline)
+                return await self._classify(lane, _Ask(image, key, deadline, places, started), k, min_score)
             except Exception as error:  # noqa: BLE001 - one image never spoils the others, whatever it did; the caller logs it
                 return error
 
-        with lane.scheduler.admit(len(images)):
-            return lane.model.info, list(await asyncio.gather(*map(one, images)))
+        count = sum(not isinstance(image, AppError) for image in checked)
+        if self._results is not None:
+            count = self._results.missing(key for key in keys if key is not None)
+        with lane.scheduler.admit(count, deadline.at) as places:
+            return lane.model.info, list(await asyncio.gather(*map(one, checked, keys)))
 
-    async def _classify(self, lane: Lane, data: bytes, k: int, min_score: float, deadline: Deadline) -> Classified:
-        started = time.monotonic()
-        outcome = "failed"
+    async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
+        """Rank an image, and count once what became of it."""
+        outcome: str | None = "failed"
+        timer = asyncio.timeout_at(ask.deadline.at)
         try:
-            if not data:
+            if not ask.data:
                 raise MalformedRequest("the image is empty")
-            async with asyncio.timeout_at(deadline.at):
-                loop = asyncio.get_running_loop()
-                prepare_started = time.monotonic()
-                # The pool's queue must not keep the bytes of clients that left or were told that it is too late.
-                box = [data]
-                del data
-                try:
-                    item = await loop.run_in_executor(self._decode_pool, lambda: lane.model.prepare(box.pop()))
-                except asyncio.CancelledError:
-                    box.clear()
-                    raise
-                prepare_s = time.monotonic() - prepare_started
-                ran = await lane.scheduler.submit(item, deadline=deadline.at, limit_s=deadline.limit_s)
-            predictions = lane.model.top_k(ran.row, k)
-            outcome = "classified"
-        except TimeoutError:
-            outcome = "late"
-            raise DeadlinePassed(deadline.limit_s) from None
+            async with timer:
+                known, own = await self._ask(lane, ask)
+            predictions = lane.model.top_k(known.row, k)
+            outcome = "classified" if own else "cached"
         except DeadlinePassed:
             outcome = "late"
             raise
+        except TimeoutError:
+            if not timer.expired():  # somebody else's
+                raise
+            outcome = "late"
+            raise DeadlinePassed(ask.deadline.limit_s) from None
         except asyncio.CancelledError:
             outcome = "abandoned"
             raise
         except (ImageError, MalformedRequest):
             outcome = "rejected"
             raise
+        except Overloaded:
+            outcome = None  # it was never taken on
+            raise
         finally:
-            self._metrics.images.labels(outcome).inc()
-        timings = Timings(ran.queue_s, prepare_s, ran.inference_s)
-        self._metrics.observe_phases(timings, time.monotonic() - started, ran.batch_size)
+            del timer  # it knows the task, and an error this frame: together they would keep the image's bytes
+            if outcome is not None:
+                self._metrics.images.labels(outcome).inc()
         kept = tuple(p for p in predictions if p.score >= min_score)
-        return Classified(kept, item.image, lane.model.info, timings)
+        return Classified(kept, known.image, lane.model.info, known.timings if own else Timings(0.0, 0.0, 0.0))
+
+    async def _ask(self, lane: Lane, ask: _Ask) -> tuple[_Known, bool]:
+        """The row of an image, and whether it was worked out for this very request."""
+        if ask.key is None or self._results is None:
+            return await self._work_out(lane, ask, ask.deadline), True
+        # Others may wait for the same row, and longer. Each of them gives up in its own time, and the last one ends the work.
+        patient = Deadline(math.inf, ask.deadline.limit_s)
+        return await self._results.ask(ask.key, lambda: self._work_out(lane, ask, patient))
+
+    async def _work_out(self, lane: Lane, ask: _Ask, deadline: Deadline) -> _Known:
+        with ask.places.take():
+            limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
+            prepared = await lane.scheduler.prepare(partial(lane.model.prepare, ask.data), **limits)
+            image = prepared.row.image
+            ran = await lane.scheduler.submit(prepared.row, **limits)
+        row = ran.row
+        if ask.key is not None:
+            lane.model.top_k(row, 1)  # what cannot be ranked is an error, and none is remembered
+            row = copy.copy(row)  # a row that is kept must not keep the whole batch that it is a part of
+        timings = Timings(prepared.queue_s + ran.queue_s, prepared.run_s, ran.run_s)
+        self._metrics.observe_phases(timings, time.monotonic() - ask.started, ran.batch_size)
+        return _Known(row, image, timings)
+
+    async def _key(self, lane: Lane, data: bytes, deadline: Deadline) -> _Key | None:
+        """Under which name the answer to these bytes is remembered; None where none is, or there is nothing to ask.
+
+        Raises:
+            AppError: as `Stage.submit`.
+        """
+        if self._results is None or not data:
+            return None
+        digest = await self._fingerprints.of(data, deadline=deadline.at, limit_s=deadline.limit_s)
+        info = lane.model.info
+        return digest, info.digest, info.engine.value, info.dtype.value
+
+    def refusal(self, count: int, deadline: Deadline) -> AppError | None:
+        """What would be answered to so many images at present without looking at them, so that nobody reads their bodies first.
+
+        With a result cache only that nothing serves: whether there must be room shows when the bytes are known.
+        """
+        if self._lane is None:
+            return NotReady(self._reasons)
+        return self._lane.scheduler.refusal(count if self._results is None else 0, deadline.at)
 
     def retry_after(self) -> int:
         """Seconds until what is admitted now will have been answered, as measured; 1 while nothing is."""
@@ -217,6 +283,11 @@ class Classifier:
             raise NotReady(self._reasons)
         return self._lane
 
+    def _check_size(self, image: bytes | AppError) -> bytes | AppError:
+        if not isinstance(image, AppError) and len(image) > self._settings.max_body_bytes:
+            return BodyTooLarge(self._settings.max_body_bytes, len(image))
+        return image
+
     def _check_top_k(self, lane: Lane, top_k: int | None) -> int:
         classes = lane.model.info.num_classes
         if top_k is None:
@@ -224,33 +295,3 @@ class Classifier:
         if not 1 <= top_k <= classes:
             raise InvalidParameter("top_k", top_k, f"a whole number from 1 to {classes}", classes)
         return top_k
-
-
-async def _beside(load: Callable[[], Model]) -> Model:
-    """Run `load` in a daemon thread: a download that hangs must not hold up the end of the process.
-
-    Given up while it loads, the model that comes in the end is closed.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Model] = loop.create_future()
-
-    def settle(model: Model | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            if model is not None:
-                model.close()
-        elif model is not None:
-            done.set_result(model)
-        elif error is not None:
-            done.set_exception(error)
-
-    def work() -> None:
-        model, failure = None, None
-        try:
-            model = load()
-        except BaseException as error:  # noqa: BLE001 - whatever it is goes to whoever waits
-            failure = error
-        with suppress(RuntimeError):  # the loop may be gone by now
-            loop.call_soon_threadsafe(settle, model, failure)
-
-    threading.Thread(target=work, name="load", daemon=True).start()
-    return await done

@@ -1,4 +1,4 @@
-"""The command line: `sknet serve | classify | models | health | openapi`.
+"""The command line: `sknet serve | classify | models | calibrate | export | bench | health | openapi`.
 
 Errors are one line on standard error; exit 1 is for what went wrong, 2 for how it was called.
 """
@@ -8,18 +8,17 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.settings import Settings, SettingsError, flag, load_settings, unknown_variables
+from app.cli_models import calibrate, export
+from app.settings import Settings, unknown_variables
+from app.terminal import progress, say, setting_flags, settings_from, table
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.cli")
@@ -31,31 +30,13 @@ MODEL_FIELDS = (
     "checkpoint_sha256",
     "cache_dir",
     "device",
+    "engine",
     "precision",
     "threads",
+    "streams",
+    "preprocess",
     "max_pixels",
 )
-
-
-def setting_flags(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each of these settings. Values are checked by the settings themselves."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(list(fields)):
-            field = Settings.model_fields[name]
-            default = "" if field.default is None else f"  [default: {field.default}]"
-            command = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{field.description}{default}")(command)
-        return command
-
-    return decorate
-
-
-def settings_from(flags: dict[str, Any]) -> Settings:
-    """Settings from the flags that were given, over the environment."""
-    try:
-        return load_settings({name: value for name, value in flags.items() if value is not None})
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,6 +48,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what a terminal cannot show
 
 
+main.add_command(calibrate)
+main.add_command(export)
+
+
 @main.command()
 @setting_flags(Settings.model_fields)
 def serve(**flags: Any) -> None:
@@ -76,30 +61,20 @@ def serve(**flags: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from app.logs import configure
-    from app.main import create_app
-    from app.server import server_of
 
     configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
         logger.warning("%s is no setting and is ignored; see sknet serve --help", name)
-    failures: list[Exception] = []
+    if settings.workers > 1:
+        from app.workers import supervise
 
-    def give_up(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
+        failure = supervise(settings, {name: value for name, value in flags.items() if value is not None})
+    else:
+        from app.process import serve as serve_here
 
-    server = server_of(create_app(settings, on_failure=give_up), settings)
-    # The server drains on these signals and then raises them again; a stop that was asked for is not a failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run()
-    if not failures and any(thread.name == "load" for thread in threading.enumerate()):
-        # A load that was given up is still inside native code, which aborts when the interpreter is taken away from it.
-        logging.shutdown()
-        os._exit(0)
-    if failures:
-        known = isinstance(failures[0], ModelError)
-        raise click.ClickException(str(failures[0]) if known else "the model could not be loaded; the log has the reason")
+        failure = serve_here(settings)
+    if failure is not None:
+        raise click.ClickException(failure)
 
 
 @main.command()
@@ -118,19 +93,19 @@ def classify(images: tuple[Path, ...], as_json: bool, **flags: Any) -> None:
         raise click.ClickException(str(error)) from None
     k = min(settings.top_k, model.info.num_classes)
     failed = 0
-    for path in _progress(images):
+    for path in progress(images):
         try:
             item = model.prepare(path.read_bytes())
             ranking = model.top_k(model.run([item])[0], k)
         except (ModelError, OSError) as error:
             failed += 1
-            _say(f"{path}: {error.strerror if isinstance(error, OSError) else error}", err=True)
+            say(f"{path}: {error.strerror if isinstance(error, OSError) else error}", err=True)
             continue
         if as_json:
-            _say(json.dumps({"file": str(path), "predictions": [asdict(p) for p in ranking], "image": asdict(item.image)}))
+            say(json.dumps({"file": str(path), "predictions": [asdict(p) for p in ranking], "image": asdict(item.image)}))
         else:
             rows = [(str(path) if i == 0 else "", p.label, f"{p.score:.4f}") for i, p in enumerate(ranking)]
-            _say(table(rows, widths=(max(len(str(p)) for p in images), 24, 6)))
+            say(table(rows, widths=(max(len(str(p)) for p in images), 24, 6)))
     model.close()
     if failed:
         raise click.ClickException(f"{failed} of {len(images)} images could not be classified")
@@ -189,45 +164,36 @@ def health(url: str | None, timeout_s: float) -> None:
 
 
 @main.command()
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--seconds", default=3.0, show_default=True, help="Seconds of each measurement.")
+@click.option("--connections", default="1,2,4,8,16,32,64", show_default=True, help="Clients at once, one measurement each.")
+@setting_flags((*MODEL_FIELDS, "batch_size", "workers"))
+def bench(images: tuple[Path, ...], seconds: float, connections: str, **flags: Any) -> None:
+    """Measure this machine and recommend settings; the last line is JSON. IMAGES are sent, else one that is made here."""
+    settings = settings_from(flags)
+    counts = [int(count) for count in connections.split(",") if count.strip().isdecimal() and int(count) > 0]
+    if not counts or len(counts) != len(connections.split(",")):
+        raise click.BadParameter(f"{connections!r}: whole numbers from 1 up, with commas between", param_hint="--connections")
+    from app.bench.load import LoadError
+    from app.bench.process import ServiceError
+    from app.bench.run import bench as measure
+    from app.main import load_model
+
+    try:
+        data = [path.read_bytes() for path in images]
+        result = measure(settings, load_model, data, seconds, counts, lambda line: click.echo(line, err=True))
+    except (ModelError, ServiceError, LoadError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("\n\n".join(result.text))
+    click.echo(json.dumps(result.figures))
+
+
+@main.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
     click.echo(json.dumps(create_app(settings_from({})).openapi(), indent=2))
-
-
-def table(rows: Sequence[Sequence[str]], *, widths: Sequence[int] = (), indent: int = 0) -> str:
-    """Rows as aligned columns; each at least as wide as `widths` says."""
-    if not rows:
-        return " " * indent + "(none)"
-    columns = [max([len(row[i]) for row in rows] + list(widths[i : i + 1])) for i in range(len(rows[0]))]
-    lines = (" " * indent + "  ".join(cell.ljust(columns[i]) for i, cell in enumerate(row)).rstrip() for row in rows)
-    return "\n".join(lines)
-
-
-def _progress(paths: Sequence[Path]) -> Iterable[Path]:
-    """A bar on a terminal, a line every hundred images otherwise; nothing for a single one."""
-    if len(paths) == 1:
-        return paths
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        return tqdm(paths, unit="image")
-    return _counted(paths)
-
-
-def _counted(paths: Sequence[Path]) -> Iterable[Path]:
-    for i, path in enumerate(paths, start=1):
-        yield path
-        if i % 100 == 0:
-            click.echo(f"{i} of {len(paths)} images", err=True)
-
-
-def _say(line: str, *, err: bool = False) -> None:
-    """Print a line past a progress bar that may be on the screen."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stderr if err else sys.stdout)
 
 
 if __name__ == "__main__":

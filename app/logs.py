@@ -7,18 +7,26 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_encode = json.JSONEncoder(default=str).encode  # `json.dumps` would make an encoder for each line
+
+
+@lru_cache(2)  # lines come many in a second
+def _date_and_time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 class JsonFormatter(logging.Formatter):
     """One object a line: time (RFC 3339), level, logger, message, and whatever the caller added."""
 
     def format(self, record: logging.LogRecord) -> str:
+        seconds = int(record.created)
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{_date_and_time(seconds)}.{int((record.created - seconds) * 1000):03d}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -26,7 +34,7 @@ class JsonFormatter(logging.Formatter):
         line |= {k: v for k, v in vars(record).items() if k not in _STANDARD and v is not None}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -40,12 +48,26 @@ class ConsoleFormatter(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def configure(kind: Literal["auto", "json", "console"], level: str) -> None:
-    """Send every logger's lines to standard error in one format."""
+class _Mark(logging.Filter):
+    """Adds the worker's number to every line."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        return True
+
+
+def configure(kind: Literal["auto", "json", "console"], level: str, *, worker: int | None = None) -> None:
+    """Send every logger's lines to standard error in one format; those of a worker process say which one it is."""
     if kind == "auto":
         kind = "console" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if kind == "json" else ConsoleFormatter())
+    if worker is not None:
+        handler.addFilter(_Mark(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # libraries have their say when something is wrong

@@ -7,41 +7,57 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from app import openapi, problems
+from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
 from app.metrics import Metrics
-from app.middleware import BodyLimits, Departures, RequestLog
+from app.middleware import Departures, RequestLog
 from app.routes import classify, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
 from model.device import cpu_limit
 from model.errors import ModelError
 
+if TYPE_CHECKING:
+    from model.manager import LoadRequest
+
 logger = logging.getLogger("sknet.service")
 
 Load = Callable[[Settings], Model]
 OnFailure = Callable[[Exception], None]
+OnReady = Callable[[], None]
 
 
-def create_app(settings: Settings | None = None, *, load: Load | None = None, on_failure: OnFailure | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    load: Load | None = None,
+    on_failure: OnFailure | None = None,
+    on_ready: OnReady | None = None,
+    metrics: Metrics | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
         settings: out of the environment where not given.
         load: makes the model; replaced by tests.
         on_failure: told when the model cannot be loaded. Without it the start itself fails.
+        on_ready: told when a model serves.
+        metrics: where not given, of this application alone.
     """
     settings = settings or load_settings()
     load = load or load_model
-    metrics = Metrics()
-    classifier = Classifier(settings, metrics, decode_threads=cpu_limit()[0])
+    metrics = metrics or Metrics()
+    metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
+    classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_start(classifier, settings, load, on_failure), name="load")
+        loading = asyncio.create_task(_start(classifier, settings, load, on_failure, on_ready), name="load")
         try:
             if on_failure is None:
                 await loading  # nobody to tell: the server must see the failure
@@ -63,6 +79,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None, on
         redirect_slashes=False,  # a path with a slash too many is not there, as any other that is not
         generate_unique_id_function=lambda route: route.name,  # operation ids that make readable client methods
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; each is asked for at every request
         openapi_tags=[
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does."},
@@ -75,6 +92,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None, on
     pages.mount_static(app)
     problems.install(app)
     openapi.install(app)
+    timed = frozenset({"/classify", "/classify/batch"})
     # The last one added is the outermost.
     app.add_middleware(Departures)
     app.add_middleware(
@@ -83,32 +101,43 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None, on
         max_buffered_bytes=settings.max_buffered_bytes,
         by_path={"/classify/batch": settings.max_batch_body_bytes},
         retry_after=classifier.retry_after,
+        refusals=dict.fromkeys(timed, classifier.refusal),
     )
-    timed = frozenset({"/classify", "/classify/batch"})
     app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
     return app
 
 
 def load_model(settings: Settings) -> Model:
     """Load the model that the settings name."""
-    from model.manager import LoadRequest, load  # brings numpy and the engine, which a test with a fake does without
+    from model.manager import load  # brings numpy and the engine, which a test with a fake does without
 
-    return load(
-        LoadRequest(
-            checkpoint=settings.checkpoint,
-            variant=settings.variant,
-            labels_file=settings.labels_file,
-            sha256=settings.checkpoint_sha256,
-            cache_dir=settings.cache_dir,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-            max_pixels=settings.max_pixels,
-        )
+    return load(load_request(settings))
+
+
+def load_request(settings: Settings) -> LoadRequest:
+    """What the settings say of the model, in the words of `model`."""
+    from model.manager import LoadRequest
+
+    return LoadRequest(
+        checkpoint=settings.checkpoint,
+        variant=settings.variant,
+        labels_file=settings.labels_file,
+        sha256=settings.checkpoint_sha256,
+        cache_dir=settings.cache_dir,
+        device=settings.device,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+        streams=settings.streams,
+        batch_size=settings.batch_size,
+        preprocess=settings.preprocess,
+        max_pixels=settings.max_pixels,
     )
 
 
-async def _start(classifier: Classifier, settings: Settings, load: Load, on_failure: OnFailure | None) -> None:
+async def _start(
+    classifier: Classifier, settings: Settings, load: Load, on_failure: OnFailure | None, on_ready: OnReady | None
+) -> None:
     try:
         await classifier.start(lambda: load(settings))
     except Exception as error:
@@ -124,3 +153,5 @@ async def _start(classifier: Classifier, settings: Settings, load: Load, on_fail
             "ready: %s from %s (%s, %s, %s) in %.1f s",
             info.variant, info.checkpoint, info.engine.value, info.device.value, info.dtype.value, info.load_seconds,
         )  # fmt: skip
+        if on_ready is not None:
+            on_ready()

@@ -1,4 +1,4 @@
-"""What every request passes: an id, a deadline, a bounded body, a watch for clients that leave, a log line, the counts.
+"""What every request passes: an id, a deadline, a log line, the counts, and a watch for clients that leave.
 
 Pure ASGI, so that bodies stream and nothing is buffered here. Answers come from `app.problems`.
 """
@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.context import SCOPE_KEY, Deadline, RequestContext, context_of
-from app.errors import AppError, BodyTimeout, BodyTooLarge, InvalidParameter, Overloaded
+from app.context import SCOPE_KEY, Deadline, RequestContext
+from app.errors import AppError, InvalidParameter
 from app.metrics import Metrics
 from app.problems import answer
 
 logger = logging.getLogger("sknet.service")
 access = logging.getLogger("sknet.access")
 
-_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)  # W3C Trace Context, section 3.2.2
-LINGER_S = 2.0  # how long a refused body is still read, to be thrown away
+_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, section 3.2.2
+_READ_HERE = frozenset({b"x-request-id", b"x-timeout-ms", b"traceparent"})
 CLIENT_LEFT = "left"  # in logs and counts, where there is no status to tell
 
 
@@ -39,14 +37,18 @@ class RequestLog:
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._timed = timed  # paths whose clients may lower the deadline
+        self._counted: dict[tuple[str, int | None], tuple[Counter, Histogram]] = {}  # by route and status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        headers = Headers(scope=scope)
-        context, error = self._context(headers, scope["path"])
+        context, error = self._context(scope)
+        method = scope["method"]
+        head_only = method == "HEAD"
+        if head_only:  # what GET would answer, without its body (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}
         scope[SCOPE_KEY] = context
         status: int | None = None
 
@@ -54,11 +56,13 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-ID"] = context.id
+                headers = [*message.get("headers", ()), (b"x-request-id", context.id.encode())]
                 if error is not None:
-                    out["Connection"] = "close"  # answered without reading the body, if there is one
-                out["Server-Timing"] = _server_timing(context, time.monotonic() - started)
+                    headers.append((b"connection", b"close"))  # answered without reading the body, if there is one
+                headers.append((b"server-timing", _server_timing(context, time.monotonic() - started)))
+                message = {**message, "headers": headers}
+            elif head_only:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -75,138 +79,59 @@ class RequestLog:
             else:
                 raise  # half an answer is out: the server must cut the connection
         finally:
-            self._observe(scope, context, status, time.monotonic() - started)
+            self._observe(scope, method, context, status, time.monotonic() - started)
 
-    def _context(self, headers: Headers, path: str) -> tuple[RequestContext, AppError | None]:
-        given = headers.get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+    def _context(self, scope: Scope) -> tuple[RequestContext, AppError | None]:
+        given: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _READ_HERE:
+                given.setdefault(name, value)
+        request_id = given.get(b"x-request-id", b"")
+        traceparent = given.get(b"traceparent", b"")
+        timeout = given.get(b"x-timeout-ms")
         limit_s, error = self._deadline_s, None
-        timeout = headers.get("x-timeout-ms")
-        if timeout is not None and path in self._timed:
-            digits = timeout.lstrip("0")
-            if digits.isascii() and digits.isdecimal():
+        if timeout is not None and scope["path"] in self._timed:
+            digits = timeout.lstrip(b"0")
+            if digits.isdigit():
                 limit_s = min(limit_s, int(digits[:12]) / 1000)  # more digits than that are years
             else:
-                error = InvalidParameter("X-Timeout-Ms", timeout, "a whole number of milliseconds, 1 or more")
-        deadline = Deadline(asyncio.get_running_loop().time() + limit_s, limit_s)
-        traceparent = headers.get("traceparent", "")
-        return RequestContext(request_id, deadline, traceparent if _TRACEPARENT.fullmatch(traceparent) else None), error
+                error = InvalidParameter("X-Timeout-Ms", timeout.decode("latin-1"), "a whole number of milliseconds, 1 or more")
+        context = RequestContext(
+            request_id.decode() if _ID.fullmatch(request_id) else os.urandom(16).hex(),
+            Deadline(asyncio.get_running_loop().time() + limit_s, limit_s),
+            traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
+        )
+        return context, error
 
-    def _observe(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
+    def _observe(self, scope: Scope, method: str, context: RequestContext, status: int | None, seconds: float) -> None:
         # The route's pattern, not the path: strangers must not be able to make new time series.
         refused = scope["path"] if scope["path"] in self._timed else "unmatched"  # before it came to a route
-        route = getattr(scope.get("route"), "path", refused)
-        self._metrics.requests.labels(route, status or CLIENT_LEFT).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        route = str(getattr(scope.get("route"), "path", refused))
+        counted = self._counted.get((route, status))
+        if counted is None:  # kept, since looking a series up by its labels costs more than counting
+            metrics = self._metrics
+            counted = metrics.requests.labels(route, status or CLIENT_LEFT), metrics.request_seconds.labels(route)
+            self._counted[route, status] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
         if context.problem is not None:
             self._metrics.rejected.labels(context.problem).inc()
+        if not access.isEnabledFor(logging.INFO):
+            return
+        path = scope["path"][:500]
         fields = {
             "request_id": context.id,
             "traceparent": context.traceparent,
-            "method": scope["method"],
-            "path": scope["path"][:500],
+            "method": method,
+            "path": path,
             "status": status or CLIENT_LEFT,
             "problem": context.problem,
             "duration_ms": round(seconds * 1000, 2),
             "client": (scope.get("client") or ("", 0))[0],
         }
-        access.info("%s %s %s", fields["method"], fields["path"], fields["status"], extra=fields)
-
-
-class BodyLimits:
-    """Refuses bodies that are too large, before reading where a length is announced; bounds all bodies together, and time."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        max_body_bytes: int,
-        max_buffered_bytes: int,
-        by_path: Mapping[str, int],
-        retry_after: Callable[[], int],
-    ) -> None:
-        self._app = app
-        self._retry_after = retry_after
-        self._max_body_bytes = max_body_bytes
-        self._max_buffered_bytes = max_buffered_bytes
-        self._by_path = by_path
-        self._buffered = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        context = context_of(scope)
-        limit = self._by_path.get(scope["path"], self._max_body_bytes)
-        headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        length = int(announced[:18]) if announced.isdecimal() else 0
-        held = counted = 0
-        expected = length > 0 or "transfer-encoding" in headers
-        complete = False
-
-        async def bounded_receive() -> Message:
-            nonlocal counted, held, complete
-            if complete:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(context.deadline.at):
-                    message = await receive()
-            except TimeoutError:
-                raise BodyTimeout(context.deadline.limit_s) from None
-            if message["type"] == "http.request":
-                counted += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-                if counted > limit:
-                    raise BodyTooLarge(limit, counted)
-                if counted > held:
-                    self._reserve(counted - held)
-                    held = counted
-            return message
-
-        async def closing_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and expected and not complete:
-                # The rest of the body is not read, so the connection cannot be used for another request.
-                MutableHeaders(scope=message)["Connection"] = "close"
-            last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if not last or not expected or complete:
-                await send(message)
-                return
-            # The whole answer goes out, then the rest of the body is thrown away for a moment: closing on unread bytes
-            # resets the connection, and many clients then never see the answer (RFC 9112, section 9.6).
-            await send({**message, "more_body": True})
-            await _throw_away(receive)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        refusal = self._refusal(length, limit)
-        if refusal is not None:
-            await answer(refusal, scope, receive, closing_send)
-            return
-        # Room is taken as bytes arrive, not as they are announced: silence must not keep others out.
-        try:
-            await self._app(scope, bounded_receive, closing_send)
-        finally:
-            self._buffered -= held
-
-    def _refusal(self, announced: int, limit: int) -> AppError | None:
-        if announced > limit:
-            return BodyTooLarge(limit, announced)
-        if self._buffered + announced > self._max_buffered_bytes:
-            return Overloaded("bytes of bodies in flight", self._max_buffered_bytes, self._retry_after())
-        return None
-
-    def _reserve(self, count: int) -> None:
-        if self._buffered + count > self._max_buffered_bytes:
-            raise Overloaded("bytes of bodies in flight", self._max_buffered_bytes, self._retry_after())
-        self._buffered += count
-
-
-async def _throw_away(receive: Receive) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            message = await receive()
-            while message["type"] == "http.request" and message.get("more_body", False):
-                message = await receive()
+        words = (method, path, status or CLIENT_LEFT)
+        # By hand, since `access.info` first searches the stack for the line of code that logs, which is always this one.
+        access.handle(access.makeRecord(access.name, logging.INFO, __file__, 0, "%s %s %s", words, None, extra=fields))
 
 
 class Departures:
@@ -219,47 +144,60 @@ class Departures:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body_in = asyncio.Event()
-        left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        answering = False
-
-        async def watched_receive() -> Message:
-            if body_in.is_set():
-                return await asyncio.shield(left)
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                left.set_result(message)
-            if left.done() or not message.get("more_body", False):
-                body_in.set()
-            return message
-
-        async def watched_send(message: Message) -> None:
-            nonlocal answering
-            answering = True
-            await send(message)
-
-        async def watch() -> None:
-            await body_in.wait()
-            if not left.done():
-                left.set_result(await receive())
-            if not answering:
-                work.cancel()
-
-        work = asyncio.ensure_future(self._app(scope, watched_receive, watched_send))
-        watcher = asyncio.ensure_future(watch())
+        watch = _Watch(receive, send)
         try:
-            await work
+            await self._app(scope, watch.receive, watch.send)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if left.done() and task is not None and not task.cancelling():
-                raise ClientDisconnect from None  # cancelled by the watch, not from outside
+            if watch.end() == 0:
+                raise ClientDisconnect from None  # cancelled by the watch, and not from outside as well
             raise
         finally:
+            watch.end()
+
+
+class _Watch:
+    """Waits beside the work of one request for its client to leave."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._work = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None  # none before the body is in: most requests without one need none
+        self._left: asyncio.Future[Message] | None = None
+        self._answering = False
+        self._cancelled = False
+
+    async def receive(self) -> Message:
+        if self._left is not None:
+            return await asyncio.shield(self._left)
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._left = asyncio.get_running_loop().create_future()
+            if message["type"] == "http.disconnect":
+                self._left.set_result(message)
+            else:
+                self._watcher = asyncio.create_task(self._watch(self._left))
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._answering = True
+        await self._send(message)
+
+    async def _watch(self, left: asyncio.Future[Message]) -> None:
+        left.set_result(await self._receive())
+        if not self._answering and self._work is not None:
+            self._cancelled = self._work.cancel()
+
+    def end(self) -> int | None:
+        """Take back what the watch did; how many others asked the work to be cancelled, None if the watch did not."""
+        watcher, self._watcher = self._watcher, None
+        work, self._work = self._work, None  # neither is kept: a circle would hold every request until the next collection
+        if watcher is not None:
             watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+        return work.uncancel() if self._cancelled and work is not None else None
 
 
-def _server_timing(context: RequestContext, total_s: float) -> str:
+def _server_timing(context: RequestContext, total_s: float) -> bytes:
     """RFC-style `Server-Timing` (W3C); of a batch the longest of each phase, since its images ran side by side."""
     phases = {"queue": 0.0, "prepare": 0.0, "inference": 0.0}
     for t in context.timings:
@@ -267,4 +205,4 @@ def _server_timing(context: RequestContext, total_s: float) -> str:
         phases["prepare"] = max(phases["prepare"], t.prepare_s)
         phases["inference"] = max(phases["inference"], t.inference_s)
     phases["total"] = total_s
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items())
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in phases.items()).encode()

@@ -1,187 +1,203 @@
-"""Bounded admission, deadlines and batches for one model. Asyncio and the standard library only: it never learns what an
-item is.
+"""Admission and the line behind it, for one model: images are counted and promised a place before any work is done for them,
+then prepared, then run. Asyncio and the standard library only: it never learns what an image is.
 
-An item is admitted (counted) before any work is done for it, waits in one queue, and is run with whatever waits beside it:
-greedy batches, no timer. Expired and abandoned items are dropped when a batch is formed. Every future is settled exactly once.
+Whoever cannot be answered in time by the depth of the queue and the speed measured is refused at once. The line prepares no more
+than the engine can soon take: what is ready costs memory, and on a processor both want the same cores.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from app.errors import DeadlinePassed, NotReady, Overloaded
+from app.errors import AppError, NotReady, Overloaded
+from app.stage import CLOSED, Ran, Stage
 
-# In a future these would end the worker, or never end it: asyncio takes them for its own.
-_ASYNCIO_S_OWN = (StopIteration, GeneratorExit, asyncio.CancelledError, concurrent.futures.CancelledError)
+# An image is taken while the queue fills no more than this part of its time: the speed is a mean, and an answer just too late is
+# work for nothing. A queue that never empties loses no throughput by being shorter.
+HEADROOM = 0.8
 
 ItemT = TypeVar("ItemT")
 RowT = TypeVar("RowT")
+AnyT = TypeVar("AnyT")
 
 
-@dataclass(frozen=True, slots=True)
-class Ran(Generic[RowT]):
-    """What came of an item, and how long it waited and ran."""
+@dataclass(frozen=True)
+class Pools:
+    """Where the work of a line is done: threads that prepare, and a thread for each stream of the engine."""
 
-    row: RowT
-    queue_s: float
-    inference_s: float
-    batch_size: int
+    prepare: Executor
+    prepare_threads: int
+    engine: Executor
 
 
-@dataclass(slots=True, eq=False)
-class _Entry(Generic[ItemT, RowT]):
-    item: ItemT
-    deadline: float  # loop time
-    limit_s: float
-    future: asyncio.Future[Ran[RowT]]
-    since: float = field(default_factory=time.monotonic)
+class Places:
+    """Room for some images, held while this context is; each image takes its place out of it and gives it back by itself."""
+
+    def __init__(self, scheduler: Scheduler[Any, Any], count: int, deadline: float) -> None:
+        self._scheduler = scheduler
+        self._left = count
+        self._deadline = deadline
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        left, self._left = self._left, 0
+        self._scheduler._leave(left)
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """One place: of those held, or a new one where none is left.
+
+        Raises:
+            AppError: as `Scheduler.admit`.
+        """
+        if self._left:
+            self._left -= 1
+        else:
+            self._scheduler._enter(1, self._deadline)
+        try:
+            yield
+        finally:
+            self._scheduler._leave(1)
 
 
 class Scheduler(Generic[ItemT, RowT]):
-    """Runs items through `run` in batches of at most `batch_size`, in `executor`."""
+    """Admits, prepares and runs.
+
+    Args:
+        run: items -> rows, the engine's call.
+        streams: calls of it side by side. batch_size: most items of a call.
+        max_items: most items admitted at once.
+        guess_s: seconds of an item in the engine until they are measured.
+        changed: told by how many the number of admitted items changes.
+        out_of_memory: whether an error of `run` says that the batch was too large.
+    """
 
     def __init__(
-        self, run: Callable[[Sequence[ItemT]], Sequence[RowT]], executor: Executor, *, max_items: int, batch_size: int
+        self,
+        run: Callable[[Sequence[ItemT]], Sequence[RowT]],
+        pools: Pools,
+        *,
+        max_items: int,
+        streams: int = 1,
+        batch_size: int = 1,
+        guess_s: float = 0.05,
+        changed: Callable[[int], None] | None = None,
+        out_of_memory: Callable[[BaseException], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run = run
-        self._executor = executor
         self._max_items = max_items
-        self._batch_size = batch_size
-        self._waiting: deque[_Entry[ItemT, RowT]] = deque()
-        self._arrived = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._changed = changed or (lambda count: None)
         self._admitted = 0
-        self._item_s = 0.05  # seconds from one answer to the next while there is work; a guess until it is measured
-        self._answered_at: float | None = None  # when the last one was, unless nothing has been waiting since
         self._closed = False
+        self._preparing: Stage[Callable[[], Any], Any] = Stage(
+            _each,
+            pools.prepare,
+            streams=pools.prepare_threads,
+            spare=pools.prepare_threads,  # 8 % more images with two busy cores, where the loop has to wait for its turn
+            room=self._room,
+            clock=clock,
+        )
+        self._engine: Stage[ItemT, RowT] = Stage(
+            run,
+            pools.engine,
+            streams=streams,
+            batch_size=batch_size,
+            moved=self._preparing.wake,
+            out_of_memory=out_of_memory,
+            guess_s=guess_s,
+            clock=clock,
+        )
+        # Ready or nearly so: one full round of the engine, and what every thread has in hand.
+        self._ahead = streams * batch_size + pools.prepare_threads
 
     @property
     def admitted(self) -> int:
         """Items admitted and not yet answered."""
         return self._admitted
 
-    @contextmanager
-    def admit(self, count: int) -> Iterator[None]:
-        """Hold room for `count` items.
+    @property
+    def unprepared(self) -> int:
+        """Items that wait to be prepared."""
+        return self._preparing.waiting
+
+    @property
+    def ready(self) -> int:
+        """Items prepared that wait for the engine."""
+        return self._engine.waiting
+
+    def admit(self, count: int, deadline: float) -> Places:
+        """Hold room for `count` items that are wanted by `deadline`, in loop time. For none of them it is only asked whether the
+        line is open.
 
         Raises:
-            Overloaded: there is none; says when to come back, by the queue's depth and the measured speed.
+            Overloaded: there is no room, or no hope to be in time; says when to come back.
             NotReady: closed.
         """
+        self._enter(count, deadline)
+        return Places(self, count, deadline)
+
+    def refusal(self, count: int, deadline: float) -> AppError | None:
+        """What `admit` would raise now; costs next to nothing."""
         if self._closed:
-            raise NotReady(["the service is shutting down"])
-        if self._admitted + count > self._max_items:
-            raise Overloaded("images at once", self._max_items, self.retry_after())
-        if self._admitted == 0:
-            self._answered_at = time.monotonic()
-        self._admitted += count
-        try:
-            yield
-        finally:
-            self._admitted -= count
-            self._measure(count)
+            return NotReady(CLOSED)
+        if count and self._admitted + count > self._max_items:
+            return Overloaded("images at once", self._max_items, self.retry_after())
+        left_s = deadline - asyncio.get_running_loop().time()
+        # With nobody ahead there is always hope, so that a speed once measured too low is measured again; and whose time is up
+        # already is told so, not to come back.
+        if count and self._admitted and left_s > 0:
+            ahead_s = self._seconds_for(self._admitted + 1, guessing=False)
+            if ahead_s > left_s * HEADROOM:
+                in_time = max(1, int((self._admitted + 1) * left_s * HEADROOM / ahead_s))
+                return Overloaded(f"images that can be answered within {left_s:.2g} s", in_time, self.retry_after())
+        return None
 
     def retry_after(self) -> int:
-        """Whole seconds until what is admitted now will have been answered, at the measured pace; at least 1."""
-        return max(1, math.ceil(self._admitted * self._item_s))
+        """Whole seconds until what is admitted now will have been answered, at the measured speed; at least 1."""
+        return max(1, math.ceil(self._seconds_for(self._admitted)))
 
-    def _measure(self, count: int) -> None:
-        """Learn the pace from answer to answer: decoding counts as the engine does, whichever is the bottleneck."""
-        now = time.monotonic()
-        if self._answered_at is not None:
-            self._item_s += 0.1 * ((now - self._answered_at) / count - self._item_s)
-        self._answered_at = now if self._admitted else None
+    async def prepare(self, work: Callable[[], AnyT], *, deadline: float, limit_s: float) -> Ran[AnyT]:
+        """Do an item's preparation in a thread, when it is its turn. Raises as `Stage.submit`."""
+        return await self._preparing.submit(work, deadline=deadline, limit_s=limit_s)
 
     async def submit(self, item: ItemT, *, deadline: float, limit_s: float) -> Ran[RowT]:
-        """Wait for an item's turn and result. `deadline` in loop time; cancelling this gives its place up.
-
-        Raises:
-            DeadlinePassed: it expired in the queue.
-            NotReady: closed meanwhile.
-            Exception: whatever `run` raised for this very item.
-        """
-        if self._closed:
-            raise NotReady(["the service is shutting down"])
-        entry: _Entry[ItemT, RowT] = _Entry(item, deadline, limit_s, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        self._arrived.set()
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="scheduler")
-        try:
-            return await entry.future
-        finally:
-            if entry.future.cancelled() and entry in self._waiting:
-                self._waiting.remove(entry)  # its pixels are freed now, not when its turn comes
+        """Run a prepared item, when it is its turn. Raises as `Stage.submit`."""
+        return await self._engine.submit(item, deadline=deadline, limit_s=limit_s)
 
     async def close(self) -> None:
-        """Refuse what is new, finish what is being run, fail what still waits."""
+        """Refuse what is new, finish what is being prepared or run, fail what still waits."""
         self._closed = True
-        self._arrived.set()
-        if self._worker is not None:
-            await self._worker
-        while self._waiting:
-            future = self._waiting.popleft().future
-            if not future.done():
-                future.set_exception(NotReady(["the service is shutting down"]))
+        await asyncio.gather(self._preparing.close(), self._engine.close())
 
-    async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if self._closed:
-                return
-            batch = self._take()
-            if batch:
-                await self._run_batch(batch)
-            else:
-                self._arrived.clear()
+    def _room(self) -> int:
+        return self._ahead - self._engine.waiting - self._preparing.in_hand
 
-    def _take(self) -> list[_Entry[ItemT, RowT]]:
-        """The next batch. What expired is told so; what was abandoned (its future is cancelled) is forgotten."""
-        batch: list[_Entry[ItemT, RowT]] = []
-        now = asyncio.get_running_loop().time()
-        while self._waiting and len(batch) < self._batch_size:
-            entry = self._waiting.popleft()
-            if entry.future.done():
-                continue
-            if entry.deadline <= now:
-                entry.future.set_exception(DeadlinePassed(entry.limit_s))
-                continue
-            batch.append(entry)
-        return batch
+    def _seconds_for(self, ahead: int, *, guessing: bool = True) -> float:
+        """How long so many take from now on: the slower stage decides, with what has not passed it."""
+        unprepared = max(0, ahead - self._engine.waiting - self._engine.in_hand)
+        counts = ((self._preparing, unprepared), (self._engine, ahead))
+        return max((stage.seconds_for(count) for stage, count in counts if guessing or stage.measured), default=0.0)
 
-    def _call(self, items: list[ItemT]) -> Sequence[RowT]:
-        try:
-            rows = self._run(items)
-        except _ASYNCIO_S_OWN as error:
-            raise RuntimeError(f"the engine raised {type(error).__name__}") from error
-        if len(rows) != len(items):
-            raise RuntimeError(f"{len(rows)} rows for {len(items)} items")
-        return rows
+    def _enter(self, count: int, deadline: float) -> None:
+        refusal = self.refusal(count, deadline)
+        if refusal is not None:
+            raise refusal
+        self._admitted += count
+        self._changed(count)
 
-    async def _run_batch(self, batch: list[_Entry[ItemT, RowT]]) -> None:
-        """Run a batch; where it fails, halve it until the item at fault stands alone."""
-        started = time.monotonic()
-        try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._executor, self._call, [e.item for e in batch])
-        except Exception as error:  # noqa: BLE001 - the loop must survive whatever an engine raises; the item's owner gets it
-            if len(batch) == 1:
-                if not batch[0].future.done():
-                    batch[0].future.set_exception(error)
-                return
-            middle = len(batch) // 2
-            await self._run_batch(batch[:middle])
-            await self._run_batch(batch[middle:])
-            return
-        seconds = time.monotonic() - started
-        for entry, row in zip(batch, rows, strict=True):
-            if not entry.future.done():  # its owner may have left while it ran
-                entry.future.set_result(Ran(row, started - entry.since, seconds, len(batch)))
+    def _leave(self, count: int) -> None:
+        self._admitted -= count
+        self._changed(-count)
+
+
+def _each(works: Sequence[Callable[[], AnyT]]) -> list[AnyT]:
+    return [work() for work in works]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.protocol import BoundedHttpTools
 from app.settings import Settings
 
 
@@ -22,11 +24,12 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server_of(app: FastAPI, settings: Settings) -> Server:
+def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
     """A server for this application, on the address and with the patience of the settings."""
     config = uvicorn.Config(
         app,
-        http="h11",  # bounds headers, addresses and trailers to 64 KiB, which httptools does not, and ignores upgrades
+        http=BoundedHttpTools,
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -35,4 +38,4 @@ def server_of(app: FastAPI, settings: Settings) -> Server:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
     )
-    return Server(config, app)
+    return kind(config, app)

@@ -21,9 +21,13 @@ class Services:
     classifier: Classifier
 
 
-async def services_of(request: Request) -> Services:
+def services_of(request: Request) -> Services:
     """The services of the application that this request came to."""
     return cast("Services", request.app.state.services)
 
 
-Has = Annotated[Services, Depends(services_of)]
+async def _services(request: Request) -> Services:
+    return services_of(request)  # a coroutine, since the framework runs plain functions in a thread
+
+
+Has = Annotated[Services, Depends(_services)]

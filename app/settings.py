@@ -32,7 +32,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface (the container's default)."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    keep_alive_s: int = Field(5, ge=1, le=3600, description="Seconds an idle connection is kept open.")
+    keep_alive_s: int = Field(
+        5, ge=1, le=3600, description="Seconds an idle connection is kept open, and that a request's headers may take."
+    )
     drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")
 
     # what it serves
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
     checkpoint_sha256: Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-fA-F]{64}$")] | None = Field(
         None, description="The weights file must have this SHA-256, or the service does not start."
     )
-    cache_dir: Path | None = Field(None, description="Where downloads are kept; the hub's own cache where not given.")
+    cache_dir: Path | None = Field(
+        None, description="Where downloads and exported graphs are kept; the hub's own cache and ~/.cache/sknet where not given."
+    )
     model_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         "default", description="Name of the model in the API."
     )
@@ -55,12 +59,25 @@ class Settings(BaseSettings):
     device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = Field(
         "auto", description="auto, cpu, cuda or cuda:N."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Arithmetic of the network.")
-    threads: int = Field(0, ge=0, le=1024, description="Processor threads of the engine; 0 takes the container's CPU limit.")
-    batch_size: int = Field(8, ge=1, le=1024, description="Most images in one call of the engine.")
+    engine: Literal["auto", "openvino", "compile", "eager"] = Field(
+        "auto", description="What computes: auto takes the fastest that proves itself against the reference, which is eager."
+    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="Arithmetic of the network; int8 needs what `sknet calibrate` makes."
+    )
+    threads: int = Field(
+        0, ge=0, le=1024, description="Processor threads of the engine, of each worker; 0 takes the container's CPU limit."
+    )
+    streams: int = Field(0, ge=0, le=1024, description="Images the engine computes side by side; 0 lets the engine decide.")
+    batch_size: int = Field(0, ge=0, le=1024, description="Most images in one call of the engine; 0 lets the engine decide.")
+    preprocess: Literal["fast", "exact"] = Field(
+        "fast", description="fast decodes large JPEGs at reduced size and resizes once; exact is the reference path."
+    )
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve, with the threads divided among them.")
 
     # what it answers
     top_k: int = Field(5, ge=1, le=100_000, description="Classes in an answer where the request does not say.")
+    result_cache: int = Field(0, ge=0, le=10_000_000, description="Answers remembered by the image's SHA-256; 0 remembers none.")
 
     # what it accepts
     max_body_bytes: int = Field(20_000_000, ge=1, description="Largest body of a request, and largest image of a batch.")
@@ -99,6 +116,11 @@ def unknown_variables() -> tuple[str, ...]:
     """Variables that look like settings and are none: most likely a spelling mistake."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     return tuple(sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known))
+
+
+def share_metrics(folder: Path) -> None:
+    """Tell the metrics library where the processes of one service keep their values together; it reads the environment."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 def flag(field: str) -> str:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import binascii
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.errors import AppError, InvalidParameter, MalformedRequest, SourceForbidden, UnsupportedMedia
+from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedRequest, SourceForbidden, UnsupportedMedia
+from app.forms import Part, read_form
 from app.schemas.native import BatchJson, ImageJson
 
 ACCEPTED = ("multipart/form-data", "image/*", "application/octet-stream", "application/json")
 ACCEPTED_BATCH = ("multipart/form-data", "application/json")
 _DATA_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[\w.-]+)*;base64,", re.ASCII | re.IGNORECASE)
-_MAX_FIELDS = 100  # parts that are no files: ignored, so a few are enough
 _MAX_JSON_VALUES = 20_000  # base64 holds no comma: an honest body has one an image; each value costs memory before it is refused
-_SPARE_FILES = 1000  # read beyond the limit, so that the answer can tell how many there were
+_BASE64_STEP = 1 << 19  # characters decoded at a time, about a millisecond
 
 _FAULTS = {  # pydantic's names of faults, in words that stay when the library's change
     "json_invalid": "is no valid JSON",
@@ -47,8 +43,7 @@ async def one_image(request: Request) -> bytes:
     """
     media = _media_type(request)
     if media == "multipart/form-data":
-        async with _form(request, 1) as form:
-            return await _single_file(form)
+        return _single_file(await _form(request, "file", 1))
     if media == "application/json":
         wire = await _json(request, ImageJson)
         if wire.url is not None:
@@ -59,42 +54,67 @@ async def one_image(request: Request) -> bytes:
     raise _refusal(request, media, ACCEPTED)
 
 
-async def many_images(request: Request, max_images: int) -> list[tuple[str | None, bytes | AppError]]:
+async def many_images(request: Request, max_images: int, max_bytes: int) -> list[tuple[str | None, bytes | AppError]]:
     """(file name, encoded image or why it could not be read) for each image of a batch, in order.
+
+    Of base64, no more than `max_bytes` are decoded; what is longer becomes BodyTooLarge.
 
     Raises:
         MalformedRequest, UnsupportedMedia, InvalidParameter (too many images), BodyTooLarge, BodyTimeout.
     """
     media = _media_type(request)
     if media == "multipart/form-data":
-        async with _form(request, max_images) as form:
-            parts = form.getlist("files")
-            _check_count(len(parts), max_images, "multipart parts named files")
-            return [(_filename(part), await _read_or_error(part)) for part in parts]
+        parts = [part for part in await _form(request, "files", max_images) if part.name == "files"]
+        _check_count(len(parts), max_images, "multipart parts named files")
+        return [((part.filename or "")[:255] or None, _file_or_error(part)) for part in parts]
     if media == "application/json":
         wire = await _json(request, BatchJson)
         _check_count(len(wire.images), max_images, "entries in images")
-        return [(None, await asyncio.to_thread(_decode_or_error, text)) for text in wire.images]
+        return [(None, await asyncio.to_thread(_decode_or_error, text, max_bytes)) for text in wire.images]
     raise _refusal(request, media, ACCEPTED_BATCH)
 
 
-def decode_base64(text: str) -> bytes:
+def decode_base64(text: str, max_bytes: float = math.inf) -> bytes:
     """Base64 (RFC 4648 section 4, white space allowed) or a base64 `data:` URI (RFC 2397) -> bytes.
 
     Raises:
         MalformedRequest: neither.
+        BodyTooLarge: it holds more than `max_bytes`.
     """
+    start = 0
     if text[:5].lower() == "data:":
         match = _DATA_URI.match(text[:300])
         if match is None:
             raise MalformedRequest("the data URI should look like data:image/jpeg;base64,...")
-        text = text[match.end() :]
+        start = match.end()
+    pieces: list[bytes] = []
+    size = 0
     try:
-        # In one pass: splitting at white space would make an object of every piece a stranger chose to separate.
-        data = base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n\f\v"), validate=True)
-    except (binascii.Error, ValueError):
+        for piece in _base64_pieces(text, start):
+            pieces.append(binascii.a2b_base64(piece, strict_mode=True))
+            size += len(pieces[-1])
+            if size > max_bytes:
+                raise BodyTooLarge(int(max_bytes), size)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are kinds of it
         raise MalformedRequest("the image is no valid base64 (RFC 4648, with padding)") from None
-    return _not_empty(data)
+    return _not_empty(b"".join(pieces))
+
+
+def _base64_pieces(text: str, start: int) -> Iterator[bytes]:
+    """Groups of four characters, without white space, some at a time: each step holds the interpreter for a moment only."""
+    rest = b""
+    padded = False
+    for at in range(start, len(text), _BASE64_STEP):
+        # Removed in one pass: splitting at white space would make an object of every piece a stranger chose to separate.
+        piece = rest + text[at : at + _BASE64_STEP].encode("ascii").translate(None, b" \t\r\n\f\v")
+        whole = len(piece) // 4 * 4
+        piece, rest = piece[:whole], piece[whole:]
+        if padded and (piece or rest):
+            raise ValueError("something follows the padding")
+        padded = piece.endswith(b"=")
+        yield piece
+    if rest:
+        yield rest  # not whole: for the decoder to refuse
 
 
 def _media_type(request: Request) -> str:
@@ -108,88 +128,50 @@ def _refusal(request: Request, media: str, accepted: tuple[str, ...]) -> AppErro
     return UnsupportedMedia(media, accepted)
 
 
-class _Parser(MultiPartParser):
-    """Remembers whether the closing boundary came: without it parts may be missing, which the framework does not tell."""
-
-    complete = False
-
-    def on_end(self) -> None:
-        self.complete = True
-
-
-@asynccontextmanager
-async def _form(request: Request, max_files: int) -> AsyncIterator[FormData]:
-    # Only the boundary is passed on: RFC 7578 knows no charset here, and Python's codecs hold some that fail on decoding.
-    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"").decode("latin-1")
-    quoted = boundary.replace("\\", "\\\\").replace('"', '\\"')
-    headers = Headers({"content-type": f'multipart/form-data; boundary="{quoted}"'})
-
-    async def whole_body() -> AsyncGenerator[bytes, None]:
-        async with aclosing(request.stream()) as stream:
-            async for chunk in stream:
-                yield chunk
-        if not parser.complete:  # raised in here, the parser closes the files of unfinished parts
-            raise MalformedRequest("the multipart body has no closing boundary: it is not complete")
-
-    async with aclosing(whole_body()) as body:
-        parser = _Parser(headers, body, max_files=max_files + _SPARE_FILES, max_fields=_MAX_FIELDS)
-        try:
-            form = await parser.parse()
-        except MultiPartException:
-            # The framework's text is about its parser; ours is about the request.
-            raise MalformedRequest(
-                "the multipart body cannot be read: boundary, part headers or the number of parts are not in order"
-            ) from None
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-async def _single_file(form: FormData) -> bytes:
-    parts = form.getlist("file")
-    if not parts:
-        names = ", ".join(sorted({name[:50] for name in form})[:10]) or "none"
+def _single_file(parts: list[Part]) -> bytes:
+    found = [part for part in parts if part.name == "file"]
+    if not found:
+        names = ", ".join(sorted({part.name[:50] for part in parts})[:10]) or "none"
         raise MalformedRequest(f"there is no part named file; parts found: {names}")
-    if len(parts) > 1:
-        raise MalformedRequest(f"there are {len(parts)} parts named file; send one, or several named files to /classify/batch")
-    return await _read(parts[0])
+    if len(found) > 1:
+        raise MalformedRequest(f"there are {len(found)} parts named file; send one, or several named files to /classify/batch")
+    data = _file_or_error(found[0])
+    if isinstance(data, AppError):
+        raise data
+    return data
 
 
-async def _read(part: UploadFile | str) -> bytes:
-    if isinstance(part, str):
-        raise MalformedRequest("the part has no filename, so it is text; send it as a file, as curl -F file=@photo.jpg does")
-    return _not_empty(await part.read())
+def _file_or_error(part: Part) -> bytes | AppError:
+    if part.filename is None:
+        return MalformedRequest("the part has no filename, so it is text; send it as a file, as curl -F file=@photo.jpg does")
+    return part.data or MalformedRequest("the image is empty")
 
 
-async def _read_or_error(part: UploadFile | str) -> bytes | AppError:
+def _decode_or_error(text: str, max_bytes: int) -> bytes | AppError:
     try:
-        return await _read(part)
-    except MalformedRequest as error:
+        return decode_base64(text, max_bytes)
+    except AppError as error:
         return error
 
 
-def _decode_or_error(text: str) -> bytes | AppError:
-    try:
-        return decode_base64(text)
-    except MalformedRequest as error:
-        return error
-
-
-def _filename(part: UploadFile | str) -> str | None:
-    return part.filename[:255] if isinstance(part, UploadFile) and part.filename else None
+async def _form(request: Request, wanted: str, most: int) -> list[Part]:
+    return await read_form(request.headers["content-type"], request.stream(), wanted=wanted, most=most)
 
 
 async def _json(request: Request, schema: type[JsonT]) -> JsonT:
     body = _not_empty((await request.body()).removeprefix(b"\xef\xbb\xbf"), "body")
-    if body.count(b",") > _MAX_JSON_VALUES:
-        raise MalformedRequest(f"the JSON holds more than {_MAX_JSON_VALUES} values; documented are images only")
     try:
-        return await asyncio.to_thread(schema.model_validate_json, body)
+        return await asyncio.to_thread(_parse, body, schema)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
         raise MalformedRequest(f"the JSON is not as documented: {where} {_FAULTS.get(first['type'], 'is not')}") from None
+
+
+def _parse(body: bytes, schema: type[JsonT]) -> JsonT:
+    if body.count(b",") > _MAX_JSON_VALUES:
+        raise MalformedRequest(f"the JSON holds more than {_MAX_JSON_VALUES} values; documented are images only")
+    return schema.model_validate_json(body)
 
 
 def _check_count(count: int, limit: int, what: str) -> None:

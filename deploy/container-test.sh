@@ -2,7 +2,7 @@
 # Builds the image for real and runs it as it is meant to run, without a container engine: `make container-test`.
 #
 #   1. A stand-in for the base image: Debian trixie by debootstrap, under the base image's name; kept for the next run.
-#   2. The Dockerfile by buildah; once more up to its dependencies with a CPU index served here, to see that no CUDA gets in.
+#   2. The Dockerfile by buildah, and its slim target; once more up to its dependencies with a CPU index served here, to see that no CUDA gets in.
 #   3. The image's own command as its own user in namespaces of their own: no network but loopback, the root file system
 #      read-only. A photograph of 5 MB is classified; SIGTERM lets a request in flight finish.
 #
@@ -17,6 +17,7 @@ KEEP=${KEEP:-}                                             # 1: keep the image a
 EXPECT=${EXPECT:-cat}                                      # what the photograph shows; a default for the bundled checkpoint
 BASE=python:3.13-slim
 IMAGE=sknet-serve:test
+SLIM_IMAGE=sknet-serve:test-slim
 CPU_IMAGE=sknet-serve:test-cpu-dependencies
 URL=http://127.0.0.1:8000
 READY_S=180 # to a warmed model, on a busy machine
@@ -91,7 +92,7 @@ build() {
     shift
     pip_configuration >"$STATE/pip.conf"
     TMPDIR=$STATE/tmp timeout 2400 nice -n 10 buildah --root "$STATE/$DRIVER" --runroot "$RUNROOT" --storage-driver "$DRIVER" \
-        bud ${KEEP:+--layers} --format docker --isolation chroot --network host --pull-never --build-arg BASE=$BASE \
+        bud --layers --format docker --isolation chroot --network host --pull-never --build-arg BASE=$BASE \
         --volume "$certificates:/etc/ssl/certs/ca-certificates.crt:ro" --volume "$STATE/pip.conf:/etc/pip.conf:ro" \
         --tag "$tag" "$@" . >"$STATE/build.log" 2>&1 || die "build failed, see $STATE/build.log: $(tail -20 "$STATE/build.log")"
 }
@@ -221,6 +222,7 @@ inside() { # process 1 of the namespaces: whatever is mounted or started here en
     [ "${HEALTH[0]:-}" = CMD ] || die "no health check in exec form: ${HEALTH[*]}"
 
     CONTAINER=$(b from --pull-never "$IMAGE")
+    rm -rf "$CACHE" && mkdir -p "$CACHE" && chown "$USER_ID" "$CACHE" # the graph must come out of the image
     local root code=0 begun
     root=$(b mount "$CONTAINER")
     in_container "$CONTAINER" -- true # makes the mount points, while it still can
@@ -240,6 +242,9 @@ inside() { # process 1 of the namespaces: whatever is mounted or started here en
         sleep 0.1
     done
     START_MS=$((($(date +%s%N) - begun) / 1000000))
+    MEMORY=$(awk '/^VmRSS/ {print int($2 / 1024)}' "/proc/$(service_pid)/status")
+    grep -q libtorch "/proc/$(service_pid)/maps" && die "the process that serves holds torch"
+    [ ! -e "$CACHE/graphs" ] || die "the image brought no graph: one was exported"
     curl -sf --max-time 5 -o /dev/null http://127.0.0.2:8000/readyz || die "listens on one address only: useless when published"
     in_container "$CONTAINER" -- "${HEALTH[@]:1}" || code=$?
     [ $code = 0 ] || die "the health check exits $code beside a ready service"
@@ -254,6 +259,7 @@ PYTHON
     say "image     $IMAGE_SIZE"
     say "build     $BUILD_S s"
     say "start     $START_MS ms to /readyz"
+    say "memory    $MEMORY MiB resident once ready"
     say "photo     $(stat -c %s "$WORK/photo.jpg") bytes"
     say "answer    $(cat "$WORK/answer.json")"
 }
@@ -265,7 +271,7 @@ clean_up() {
     [ -n "${DRIVER:-}" ] || return 0
     b rm --all >/dev/null 2>&1 || true
     if [ -z "${KEEP:-}" ]; then
-        b rmi --force $IMAGE $CPU_IMAGE >/dev/null 2>&1 || true
+        b rmi --force $IMAGE $SLIM_IMAGE $CPU_IMAGE >/dev/null 2>&1 || true
         b rmi --prune >/dev/null 2>&1 || true
     fi
     rm -rf --one-file-system "$STATE/tmp" "$STATE/run-inside"
@@ -274,6 +280,7 @@ clean_up() {
 if [ "${1:-}" = --inside ]; then
     RUNROOT=$STATE/run-inside WORK=$STATE/tmp/work CACHE=$STATE/tmp/cache
     export TMPDIR=$STATE/tmp
+    IMAGE=$TRIED
     inside
     exit
 fi
@@ -289,9 +296,16 @@ check_cpu_index
 say "building the image"
 SECONDS=0
 build $IMAGE
-BUILD_S=$SECONDS IMAGE_SIZE=$(b images --format '{{.Size}}' $IMAGE)
-export DRIVER STATE PYTHON EXPECT BUILD_S IMAGE_SIZE
-say "running it"
-# /proc of its own, so that nothing outside can be signalled; --kill-child ends all of it with this script.
-timeout 600 unshare --mount --net --pid --fork --mount-proc --kill-child bash deploy/container-test.sh --inside
+BUILD_S=$SECONDS
+SECONDS=0
+build $SLIM_IMAGE --target slim
+export DRIVER STATE PYTHON EXPECT
+for image in "$IMAGE $BUILD_S" "$SLIM_IMAGE $SECONDS"; do
+    read -r TRIED BUILD_S <<<"$image"
+    IMAGE_SIZE=$(b images --format '{{.Size}}' "$TRIED")
+    export TRIED BUILD_S IMAGE_SIZE
+    say "running $TRIED"
+    # /proc of its own, so that nothing outside can be signalled; --kill-child ends all of it with this script.
+    timeout 600 unshare --mount --net --pid --fork --mount-proc --kill-child bash deploy/container-test.sh --inside
+done
 say "container-test passed"

@@ -5,6 +5,7 @@ torch is imported only where a CUDA device could matter, so that asking for the 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from model.errors import DeviceError
 from model.types import Choice
 
 CGROUP = Path("/sys/fs/cgroup")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def place(device: str = "auto", precision: str = "auto", threads: int = 0) -> Pl
     """Choose a placement.
 
     Args:
-        device: auto, cpu, cuda or cuda:N. precision: auto, float32 or bfloat16. threads: 0 for the container's CPU limit.
+        device: auto, cpu, cuda or cuda:N. precision: one of `PRECISIONS`. threads: 0 for the container's CPU limit.
 
     Raises:
         DeviceError: a device that this machine does not have, or something that is none of these.
@@ -51,7 +53,14 @@ def choose_device(requested: str) -> Choice:
     named = re.fullmatch(r"cuda(?::(\d+))?", requested, re.ASCII)
     if requested != "auto" and named is None:
         raise DeviceError(f"device {requested!r}: it may be auto, cpu, cuda or cuda:N")
-    import torch
+    if requested == "auto" and not cuda_driver_devices():
+        return Choice("cpu", "auto: no CUDA device was found")
+    try:
+        import torch
+    except ImportError:
+        if requested == "auto":
+            return Choice("cpu", "auto: there is a CUDA device, but PyTorch, which would use it, is not installed")
+        raise DeviceError(f"device {requested!r} needs PyTorch, which is not installed here") from None
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if named is None:
@@ -65,14 +74,26 @@ def choose_device(requested: str) -> Choice:
     return Choice(f"cuda:{index}", "asked for")
 
 
+def cuda_driver_devices() -> int:
+    """How many CUDA devices the driver knows, asked without torch, whose import takes seconds; 0 where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:  # 0 is CUDA_SUCCESS
+        return 0
+    return count.value
+
+
 def choose_precision(requested: str, device: str) -> Choice:
-    """float32 or bfloat16 for a device of `choose_device`.
+    """The arithmetic of PyTorch on a device of `choose_device`; int8 only where it is asked for.
 
     Raises:
         DeviceError: another precision.
     """
-    if requested not in ("auto", "float32", "bfloat16"):
-        raise DeviceError(f"precision {requested!r}: it may be auto, float32 or bfloat16")
+    if requested not in PRECISIONS:
+        raise DeviceError(f"precision {requested!r}: it may be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
     if requested != "auto":
         return Choice(requested, "asked for")
     if not device.startswith("cuda"):

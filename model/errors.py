@@ -10,6 +10,8 @@
     │   └── CheckpointCorrupt      damaged file, wrong hash, unreadable configuration
     ├── DeviceError            a device or precision this machine does not have
     ├── EngineError            the engine failed on inputs that were in order
+    │   ├── GraphError             no exported graph, and none can be made
+    │   └── OutOfMemory            a batch larger than the device's memory holds
     └── ImageError             bytes that are no usable image
         ├── ImageUndecodable       not an image, or truncated
         ├── ImageUnsupported       an image, of a format that is not accepted
@@ -66,6 +68,14 @@ class DeviceError(ModelError):
 
 class EngineError(ModelError):
     """The engine failed although its inputs were in order."""
+
+
+class GraphError(EngineError):
+    """There is no exported graph of a checkpoint, and none can be made here."""
+
+
+class OutOfMemory(EngineError):
+    """The device had no memory for a batch: a smaller one may run."""
 
 
 class ImageError(ModelError, ValueError):

@@ -3,11 +3,12 @@
 The format is decided by content, never by a name or a media type. Formats and pixel counts are checked on the header,
 before any pixel is decoded; of several frames only the first is decoded. EXIF orientation is applied, transparency is
 composed on white, deeper samples become eight bits. ICC profiles are ignored: the networks were trained on pixels read so.
+Who needs less than the whole size may say so: a JPEG is then decoded smaller.
 
 Pillow's format classes are called directly rather than through `Image.open`, which warns about large images through a
 process-wide filter before their size can be seen, and takes the photographs of phones (MPO) for something else than JPEG.
 
-`decode` may be called from many threads at once. This file knows nothing of networks, input sizes or HTTP.
+Everything may be called from many threads at once. This file knows nothing of networks, input sizes or HTTP.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, ImageFile, features
 
+from model import jpeg
 from model.errors import ImageError, ImageTooLarge, ImageUndecodable, ImageUnsupported
 from model.types import ImageInfo
 
@@ -85,6 +87,19 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright RGB image, fully in memory, perhaps smaller than what was sent.
+
+    `info` tells the size that was sent. `extent` (left, top, right, bottom; pixels of `image`) is where in `image` the whole
+    picture lies: its rows and columns from 0 to the original size, spread evenly.
+    """
+
+    image: Image.Image
+    info: ImageInfo
+    extent: jpeg.Extent
+
+
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Image.Image, ImageInfo]:
     """Decode the first frame of an encoded image to an upright RGB image, fully in memory.
 
@@ -95,6 +110,19 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Image.Ima
         ImageUnsupported: an image of a format that is not allowed, or that this installation cannot read.
         ImageTooLarge: more pixels than allowed; nothing was decoded.
     """
+    picture = decode_reduced(data, limits, lambda width, height: (width, height))
+    return picture.image, picture.info
+
+
+def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least) -> Picture:
+    """As `decode`, but a JPEG may come at a half, a quarter or an eighth of its size, rounded up.
+
+    `least` gets the width and height of the upright picture and tells the least width and height it may be decoded at. The
+    limits judge the size in the header, and what `decode` refuses is refused here.
+
+    Raises:
+        ImageError: as `decode`.
+    """
     name = _recognise(data)
     _check_format(name, limits)
     _prepare_pillow(limits)
@@ -103,15 +131,21 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Image.Ima
         image = _open(name, data)
         run_length = name == "BMP" and image.info.get("compression") in (1, 2)
         _check_pixels(image.size, min(limits.max_pixels, MAX_RLE_PIXELS) if run_length else limits.max_pixels)
+        stored, n = image.size, 1
         if name == "JPEG":
             _check_scans(image, data)
+            n = jpeg.reduce(image, data, _orientation(image), least)
         image.load()
-        rgb = _upright(_to_rgb(image, data), _orientation(image))
+        orientation = _orientation(image)  # a PNG may tell it behind the pixels
+        rgb = _upright(_to_rgb(image, data), orientation)
     except ImageError:
         raise
     except Exception as error:  # on damaged files Pillow raises every type there is, from struct.error to MemoryError
         raise ImageUndecodable(f"the {name} image is damaged or cut short") from error
-    return rgb, ImageInfo(width=rgb.width, height=rgb.height, format=name)
+    if n == 1:
+        return Picture(rgb, ImageInfo(rgb.width, rgb.height, name), (0.0, 0.0, float(rgb.width), float(rgb.height)))
+    width, height = jpeg.upright(stored, orientation)
+    return Picture(rgb, ImageInfo(width, height, name), jpeg.extent(stored, n, orientation))
 
 
 def readable(name: str) -> bool:
@@ -180,7 +214,7 @@ def _check_pixels(size: tuple[int, int], limit: int) -> None:
         raise ImageTooLarge(*size, limit)
 
 
-def _open(name: str, data: bytes) -> Image.Image:
+def _open(name: str, data: bytes) -> ImageFile.ImageFile:
     module_name, class_name = _CLASSES[name]
     module: Any = importlib.import_module(module_name)
     if name == "AVIF" and not module.DEFAULT_MAX_THREADS:
@@ -188,9 +222,9 @@ def _open(name: str, data: bytes) -> Image.Image:
         module.DEFAULT_MAX_THREADS = 1
     if name == "TIFF":
         _check_tiles(data)
-    if name == "JPEG" and data.count(b"Exif\0\0") > MAX_EXIF_SEGMENTS:
-        raise ImageUndecodable("the JPEG image is damaged: it repeats its EXIF data")
-    image: Image.Image = getattr(module, class_name)(_Source(data))
+    image: ImageFile.ImageFile = getattr(module, class_name)(_JpegSource(data) if name == "JPEG" else _Source(data))
+    if name == "JPEG":
+        image.decodermaxblock = len(data)  # all in one piece, not 64 KiB at a time: a little less work, and one turn of the lock
     return image
 
 
@@ -204,6 +238,19 @@ class _Source(io.BytesIO):
         if self.reads > MAX_READS:
             raise ImageUndecodable(f"the image is cut into too many small pieces; at most {MAX_READS} are read")
         return super().read(size)
+
+
+class _JpegSource(_Source):
+    """The same, on guard against EXIF data cut into countless segments; each arrives by a read of its own."""
+
+    exif_segments = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.exif_segments += piece.startswith(b"Exif\0\0")
+        if self.exif_segments > MAX_EXIF_SEGMENTS:
+            raise ImageUndecodable("the JPEG image is damaged: it repeats its EXIF data")
+        return piece
 
 
 def _check_tiles(data: bytes) -> None:
@@ -223,9 +270,10 @@ def _check_scans(image: Any, data: bytes) -> None:
     # Pillow has stopped behind the first scan's header, whose component count stands before 2 bytes each and 3 more. Where
     # all components are in one sequential scan, later marks (the video of a motion photograph) are not looked at.
     components = data[image.fp.tell() - 4 - 2 * image.layers]
+    if components == image.layers and not image.info.get("progressive"):
+        return
     scans = data.count(b"\xff\xda")
-    single = components == image.layers and not image.info.get("progressive")
-    if not single and scans * image.width * image.height > MAX_SCANNED_PIXELS:
+    if scans * image.width * image.height > MAX_SCANNED_PIXELS:
         raise ImageUndecodable(f"the JPEG image has {scans} scans over {image.width * image.height} pixels: too much work")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,39 +15,55 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from model import engines
-from model.checkpoint import Checkpoint, build_network, resolve
-from model.device import Placement, place
+from model.checkpoint import Checkpoint, resolve
+from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
-from model.image import ImageLimits, decode
+from model.image import ImageLimits, decode, decode_reduced
 from model.postprocess import top_k
-from model.preprocess import describe, prepare
+from model.preprocess import describe, least_size, pixels, quick_pixels
+from model.selection import Selected, Wish, select
 from model.types import ImageInfo, ModelInfo, Prediction
 
 
-@dataclass(frozen=True)
-class LoadRequest:
-    """What to load and how. `device`, `precision` and `threads` as in `model.device.place`."""
+@dataclass(frozen=True, kw_only=True)
+class LoadRequest(Wish):
+    """What to load, and how. The fields are `model.checkpoint.resolve`'s and `model.selection.Wish`'s.
+
+    `preprocess` is "fast" or "exact": `model.preprocess.quick_pixels` from JPEGs decoded at reduced size, or the reference path.
+    """
 
     checkpoint: str
     variant: str | None = None
     labels_file: Path | None = None
     sha256: str | None = None
-    cache_dir: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int = 0
-    engine: str = "eager"
+    preprocess: str = "fast"
     max_pixels: int = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prepared image. `array` is (3, H, W) float32; callers outside this package look at `image` only."""
+    """One prepared image. `pixels` is (H, W, 3) uint8, perhaps read-only; callers outside this package look at `image` only."""
 
-    array: npt.NDArray[np.float32]
+    pixels: npt.NDArray[np.uint8]
     image: ImageInfo
+
+
+class Busy:
+    """Counts the threads inside; entering tells how many others there are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __enter__(self) -> int:
+        with self._lock:
+            self._count += 1
+            return self._count - 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
 
 
 class LoadedModel:
@@ -55,11 +72,13 @@ class LoadedModel:
     Every method may be called from several threads at once.
     """
 
-    def __init__(self, info: ModelInfo, engine: Engine, limits: ImageLimits) -> None:
+    def __init__(self, info: ModelInfo, engine: Engine, limits: ImageLimits, *, exact: bool = False) -> None:
         self.info = info
-        self.preprocess_sentence = describe(info.preprocess)
+        self.preprocess_sentence = describe(info.preprocess, exact=exact)
         self._engine = engine
         self._limits = limits
+        self._busy = Busy()
+        self._exact = exact
 
     def prepare(self, data: bytes) -> Item:
         """Encoded bytes -> a prepared image.
@@ -67,8 +86,14 @@ class LoadedModel:
         Raises:
             ImageError: the bytes are no usable image.
         """
-        image, what = decode(data, self._limits)
-        return Item(prepare(image, self.info.preprocess), what)
+        spec = self.info.preprocess
+        with self._busy:
+            if self._exact:
+                image, what = decode(data, self._limits)
+                return Item(pixels(image, spec), what)
+            picture = decode_reduced(data, self._limits, partial(least_size, spec=spec))
+            what = picture.info
+            return Item(quick_pixels(picture.image, spec, (what.width, what.height), picture.extent), what)
 
     def run(self, items: Sequence[Item]) -> list[npt.NDArray[np.float32]]:
         """One call of the engine: a row of logits (num_classes,) for each item.
@@ -76,7 +101,8 @@ class LoadedModel:
         Raises:
             EngineError: the engine failed, or gave something else than one row an item.
         """
-        logits = self._engine.run(np.stack([item.array for item in items]))
+        with self._busy as others:
+            logits = self._engine.run(np.stack([item.pixels for item in items]), alone=not others)
         if logits.shape != (len(items), self.info.num_classes):
             raise EngineError(f"the engine gave {logits.shape} for {len(items)} images of {self.info.num_classes} classes")
         return list(logits)
@@ -95,12 +121,12 @@ class LoadedModel:
 
 
 def load(request: LoadRequest) -> LoadedModel:
-    """Make a model ready to serve: verified, loaded, and run once.
+    """Make a model ready to serve: verified, loaded, run once, and proved against the reference.
 
     Raises:
         CheckpointError: weights that cannot be used.
         DeviceError: a device or precision that this machine does not have.
-        EngineError: the first run failed.
+        EngineError: the engine failed, or is too far from the reference; where "auto" chose, every engine did.
     """
     started = time.monotonic()
     checkpoint = resolve(
@@ -110,28 +136,19 @@ def load(request: LoadRequest) -> LoadedModel:
         sha256=request.sha256,
         cache_dir=request.cache_dir,
     )
-    placement = place(request.device, request.precision, request.threads)
-    engine = engines.make(request.engine, partial(build_network, checkpoint), checkpoint.preprocess.size, placement)
+    selected = select(checkpoint, request)
     try:
-        _warm_up(engine, checkpoint)
+        info = _info(checkpoint, selected, started)
     except BaseException:
-        engine.close()
+        selected.engine.close()
         raise
-    info = _info(checkpoint, placement, engine, time.monotonic() - started)
-    return LoadedModel(info, engine, ImageLimits(max_pixels=request.max_pixels))
+    limits = ImageLimits(max_pixels=request.max_pixels)
+    return LoadedModel(info, selected.engine, limits, exact=request.preprocess == "exact")
 
 
-def _warm_up(engine: Engine, checkpoint: Checkpoint) -> None:
-    """One run before serving: what would fail fails now, and nobody's first request pays for allocations."""
-    height, width = checkpoint.preprocess.size
-    logits = engine.run(np.zeros((1, 3, height, width), np.float32))
-    if logits.shape != (1, len(checkpoint.labels)):
-        raise EngineError(f"the network gives {logits.shape[-1]} outputs for {len(checkpoint.labels)} labels")
-    if not np.isfinite(logits).all():
-        raise EngineError("the network's first output is not finite: the weights hold NaN or infinity")
-
-
-def _info(checkpoint: Checkpoint, placement: Placement, engine: Engine, seconds: float) -> ModelInfo:
+def _info(checkpoint: Checkpoint, selected: Selected, started: float) -> ModelInfo:
+    engine, placement = selected.engine, selected.engine.placement
+    speed = proof.speed(engine.run, checkpoint.preprocess.size, int(engine.streams.value), engine.batch_size)
     return ModelInfo(
         variant=checkpoint.variant,
         arguments=checkpoint.arguments,
@@ -141,13 +158,17 @@ def _info(checkpoint: Checkpoint, placement: Placement, engine: Engine, seconds:
         gmacs=engine.gmacs,
         checkpoint=checkpoint.reference,
         digest=checkpoint.digest,
-        engine=engine.choice,
+        engine=selected.choice,
         device=placement.device,
         dtype=placement.dtype,
         memory_format=placement.memory_format,
         threads=placement.threads,
+        streams=engine.streams,
+        batch_size=engine.batch_size,
+        deviation=selected.deviation,
+        images_per_second=round(speed, 1),
         licence=checkpoint.licence,
         accuracy=checkpoint.accuracy,
         description=checkpoint.description,
-        load_seconds=round(seconds, 3),
+        load_seconds=round(time.monotonic() - started, 3),
     )

@@ -74,6 +74,10 @@ class ModelInfo:
     dtype: Choice
     memory_format: Choice
     threads: Choice
+    streams: Choice = Choice("1", "one call at a time")  # calls of the engine side by side
+    batch_size: int = 1  # most images of one call
+    deviation: float | None = None  # of the proof images' logits from the float32 reference, relative; None: it is the reference
+    images_per_second: float | None = None  # of the engine alone, as measured at warm-up
     licence: str | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)  # published figures, percent
     description: str | None = None

@@ -17,12 +17,13 @@ LABELS = tuple(
 SECRET = "a secret of the inside"  # the text of every fault that no client may ever see
 
 
-def fake_info() -> ModelInfo:
+def fake_info(*, streams: int = 1, batch_size: int = 8, digest: str = "0" * 64) -> ModelInfo:
     choice = Choice("fake", "a test said so")
     return ModelInfo(
         variant="skfake", arguments={"block": "basic", "layers": [1, 1]}, labels=LABELS, preprocess=PreprocessSpec(),
-        parameters=7, gmacs=0.5, checkpoint="bundled:fake", digest="sha256:" + "0" * 64,
+        parameters=7, gmacs=0.5, checkpoint="bundled:fake", digest="sha256:" + digest,
         engine=choice, device=choice, dtype=choice, memory_format=choice, threads=choice,
+        streams=Choice(str(streams), "a test said so"), batch_size=batch_size,
         accuracy={"top1": 50.0}, load_seconds=0.25,
     )  # fmt: skip
 

@@ -185,7 +185,15 @@ class ModelAnswer(Wire):
     device: ChoiceJson = Field(description="Where it runs.")
     dtype: ChoiceJson = Field(description="Arithmetic of the network.")
     memory_format: ChoiceJson = Field(description="Layout of the tensors.")
-    threads: ChoiceJson = Field(description="Processor threads of one call.")
+    threads: ChoiceJson = Field(description="Processor threads of the engine.")
+    streams: ChoiceJson = Field(description="Calls of the engine side by side.")
+    batch_size: int = Field(description="Most images of one call.", examples=[1])
+    deviation: float | None = Field(
+        description="How far the logits of a few images were from the float32 reference's at warm-up, relatively (root mean "
+        "square); null where the engine is the reference.",
+        examples=[0.006],
+    )
+    images_per_second: float | None = Field(description="Of the engine alone, measured at warm-up.", examples=[215.0])
     checkpoint: str = Field(description="Where the weights came from.", examples=["bundled:cifar10"])
     digest: str = Field(description="SHA-256 of the weights file.", examples=["sha256:2f1c..."])
     licence: str | None = Field(description="Licence of the weights, where it is known.", examples=["apache-2.0"])

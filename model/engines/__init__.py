@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 from model.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from model.engines.base import Engine, Plan
 
-    from model.device import Placement
-    from model.engines.base import Engine
-    from model.sknet import SKNet
+ENGINES = {
+    "openvino": "model.engines.openvino:OpenVinoEngine",
+    "compile": "model.engines.compile:CompileEngine",
+    "eager": "model.engines.eager:EagerEngine",
+}
 
-ENGINES = {"eager": "model.engines.eager:EagerEngine"}
 
-
-def make(name: str, network: Callable[[], SKNet], size: tuple[int, int], placement: Placement) -> Engine:
+def make(name: str, plan: Plan) -> Engine:
     """Build an engine.
 
-    Args:
-        network: builds the network with its weights; called at most once, and not at all by an engine that has a graph
-            of it already. size: height and width of its input in pixels.
-
     Raises:
-        EngineError: no such engine.
+        EngineError: no such engine, or one that cannot work here.
         CheckpointError: weights that cannot be used.
     """
     if name not in ENGINES:
         raise EngineError(f"engine {name!r}: it may be {', '.join(ENGINES)}")
     module, _, kind = ENGINES[name].partition(":")
-    engine: Engine = getattr(import_module(module), kind)(network, size, placement)
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise EngineError(f"engine {name!r} needs {error.name}, which is not installed here") from error
+    engine: Engine = getattr(found, kind)(plan)
     return engine

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 
 from model.complexity import count_macs, count_parameters
+from model.engines import proof
+from model.engines.failure import failure
+from model.engines.inputs import exact_float32, normalise
 from model.errors import EngineError
 from model.types import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from model.device import Placement
+    from model.engines.base import Batch, Plan
     from model.sknet import SKNet
 
 
@@ -23,30 +24,40 @@ class EagerEngine:
     """`SKNet` as it is written, in the placement's precision."""
 
     choice = Choice("eager", "the reference implementation, PyTorch operator by operator")
+    streams = Choice("1", "one call uses every thread")
 
-    def __init__(self, network: Callable[[], SKNet], size: tuple[int, int], placement: Placement) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.placement = plan.placement
+        if self.placement.dtype.value == "int8":
+            raise EngineError("engine 'eager' computes float32 or bfloat16, not int8")
+        self.batch_size = plan.batch_size or 8
         # One pool of threads serves the whole process, so the last model loaded decides; all ask for the same.
-        torch.set_num_threads(int(placement.threads.value))
-        net = network().eval()
+        torch.set_num_threads(int(self.placement.threads.value))
+        net = plan.network()
+        self._spec = plan.spec
         self.parameters = count_parameters(net)
-        self.gmacs = count_macs(net, size) / 1e9
-        self._device = torch.device(placement.device.value)
-        self._dtype = getattr(torch, placement.dtype.value)
+        self.gmacs = count_macs(net, self._spec.size) / 1e9
+        self._device = torch.device(self.placement.device.value)
+        self._dtype = getattr(torch, self.placement.dtype.value)
+        itself = self._device.type == "cpu" and self._dtype == torch.float32
+        self.reference = None if itself else proof.reference(net, self._spec)
+        exact_float32(self._device)
         try:
             self._net: SKNet | None = net.to(self._device, self._dtype).to(memory_format=torch.channels_last)
         except RuntimeError as error:  # no memory left on the device, or the device is lost
             raise EngineError(f"the network cannot be placed on {self._device} ({type(error).__name__})") from error
 
-    def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, batch: Batch, *, alone: bool = False) -> npt.NDArray[np.float32]:
         net = self._net  # read once: another thread may close the engine at any time
         if net is None:
             raise EngineError("the engine is closed")
         try:
             with torch.inference_mode():
-                x = torch.from_numpy(batch).to(self._device, self._dtype, memory_format=torch.channels_last)
+                x = normalise(torch.from_numpy(batch).to(self._device), self._spec)
+                x = x.to(self._dtype, memory_format=torch.channels_last)
                 logits: npt.NDArray[np.float32] = net(x).float().cpu().numpy()
         except RuntimeError as error:  # torch's own: out of memory, a lost device
-            raise EngineError(f"the engine failed on a batch of {len(batch)}") from error
+            raise failure(error, len(batch)) from error
         return logits
 
     def close(self) -> None:

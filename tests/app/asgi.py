@@ -12,9 +12,14 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.types import ASGIApp, Message, Scope
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.main import create_app
+from app.metrics import Metrics
+from app.middleware import RequestLog
+from app.problems import answer
 from app.services import Services
 from app.settings import Settings
 from tests.fakes import FakeModel
@@ -153,3 +158,26 @@ async def exchange(app: ASGIApp, scope: Scope, incoming: Sequence[Message] = (),
     async with asyncio.timeout(10):
         await app(scope, receive, send)
     return answer
+
+
+# Tiny applications, and the outermost middleware, without which the others do not work.
+
+
+async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
+    """A tiny application: reads the body, answers its length; errors become problems as in the real one."""
+    try:
+        body = await Request(scope, receive).body()
+    except ClientDisconnect:
+        raise
+    except Exception as error:  # noqa: BLE001 - stands for the application's own handlers
+        await answer(error, scope, receive, send)
+        return
+    await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+async def read_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("done")(scope, receive, send)
+
+
+def logged(app: ASGIApp, deadline_s: float = 10.0) -> RequestLog:
+    return RequestLog(app, metrics=Metrics(), deadline_s=deadline_s, timed=frozenset({"/classify", "/classify/batch"}))

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from app.context import Deadline
 from app.errors import AppError, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
 from app.metrics import Metrics
 from app.settings import Settings
-from model.errors import CheckpointNotFound, EngineError, ImageUndecodable
+from model.errors import CheckpointNotFound, EngineError, ImageUndecodable, OutOfMemory
 from tests.app.asgi import until
-from tests.fakes import SECRET, FakeModel
+from tests.fakes import SECRET, FakeItem, FakeModel, fake_info
 
 
 @asynccontextmanager
@@ -210,22 +211,22 @@ async def test_parameters_are_checked_before_any_work() -> None:
 
 async def test_a_late_image_spoils_no_other_of_its_batch() -> None:
     model = FakeModel(gate=threading.Event())
-    async with started(model, batch_size=1) as (classifier, _):
+    async with started(model) as (classifier, _):
         many = asyncio.create_task(classifier.classify_many([b"x", b"bad", b"x"], top_k=1, min_score=0, deadline=within(0.5)))
         _, results = await many
         assert [type(r) for r in results] == [DeadlinePassed, ImageUndecodable, DeadlinePassed]
 
 
 async def test_a_batch_that_is_abandoned_frees_all_its_places() -> None:
-    model = FakeModel(gate=threading.Event())
-    async with started(model, batch_size=1) as (classifier, metrics):
+    model = FakeModel(gate=threading.Event(), info=fake_info(batch_size=1))
+    async with started(model) as (classifier, metrics):
         many = asyncio.create_task(classifier.classify_many([b"x"] * 5, top_k=1, min_score=0, deadline=within()))
         scheduler = classifier._current().scheduler
-        await until(lambda: len(scheduler._waiting) == 4)
+        await until(lambda: model.entered.is_set() and scheduler.ready + scheduler.unprepared == 4)
         many.cancel()
         with pytest.raises(asyncio.CancelledError):
             await many
-        assert (scheduler.admitted, len(scheduler._waiting)) == (0, 0)
+        assert (scheduler.admitted, scheduler.ready, scheduler.unprepared) == (0, 0, 0)
         assert count(metrics, "abandoned") == 5
 
 
@@ -254,13 +255,111 @@ async def test_closing_answers_everybody_and_the_loop_goes_on() -> None:
 
 async def test_work_of_many_clients_shares_batches() -> None:
     model = FakeModel(gate=threading.Event())
-    async with started(model, batch_size=4) as (classifier, _):
+    async with started(model) as (classifier, _):
         first = asyncio.create_task(classify(classifier, b"\x00"))
         await until(model.entered.is_set)
         rest = [asyncio.create_task(classify(classifier, bytes([n]))) for n in range(1, 5)]
-        await until(lambda: len(classifier._current().scheduler._waiting) == 4)
+        await until(lambda: classifier._current().scheduler.ready == 4)
         assert model.gate is not None
         model.gate.set()
         found = await asyncio.gather(first, *rest)
         assert [f.predictions[0].index for f in found] == [0, 1, 2, 3, 4]
         assert [len(batch) for batch in model.batches] == [1, 4]
+
+
+async def test_the_engine_gets_as_many_calls_side_by_side_as_it_wants() -> None:
+    model = FakeModel(gate=threading.Event(), info=fake_info(streams=3, batch_size=1))
+    async with started(model) as (classifier, _):
+        tasks = [asyncio.create_task(classify(classifier, bytes([n]))) for n in range(5)]
+        await until(lambda: len(model.batches) == 3)
+        assert model.gate is not None
+        model.gate.set()
+        found = await asyncio.gather(*tasks)
+        assert [f.predictions[0].index for f in found] == [0, 1, 2, 3, 4]
+        assert {len(batch) for batch in model.batches} == {1}
+
+
+async def test_the_warmed_up_speed_is_the_first_guess() -> None:
+    info = replace(fake_info(), images_per_second=10.0)
+    async with started(FakeModel(info=info)) as (classifier, _):
+        assert classifier.retry_after() == 1
+        with classifier._current().scheduler.admit(100, float("inf")):
+            assert classifier.retry_after() == 10
+
+
+@pytest.mark.parametrize("fault", [OutOfMemory, MemoryError])
+async def test_a_batch_that_the_memory_does_not_hold_is_halved(fault: type[Exception]) -> None:
+    class Small(FakeModel):
+        def run(self, items: Sequence[Any]) -> Sequence[Any]:
+            rows = super().run(items)
+            if len(items) > 2:
+                raise fault(SECRET)
+            return rows
+
+    model = Small(gate=threading.Event(), info=fake_info(batch_size=4))
+    async with started(model) as (classifier, _):
+        tasks = [asyncio.create_task(classify(classifier, bytes([n]))) for n in range(9)]
+        await until(lambda: model.entered.is_set() and classifier._current().scheduler.ready >= 4)
+        assert model.gate is not None
+        model.gate.set()
+        found = await asyncio.gather(*tasks)
+        assert [f.predictions[0].index for f in found] == [n % 7 for n in range(9)]
+        sizes = [len(batch) for batch in model.batches]
+        assert max(sizes) > 2
+        assert max(sizes[sizes.index(max(sizes)) + 1 :]) <= 2
+
+
+async def test_a_timeout_inside_the_engine_is_no_deadline() -> None:
+    class Hung(FakeModel):
+        def run(self, items: Sequence[Any]) -> Sequence[Any]:
+            raise TimeoutError(SECRET)
+
+    async with started(Hung()) as (classifier, metrics):
+        with pytest.raises(TimeoutError):
+            await classify(classifier, b"x")
+        assert (count(metrics, "failed"), count(metrics, "late")) == (1, 0)
+
+
+async def test_what_would_be_refused_is_known_before_a_body_is_read() -> None:
+    model = FakeModel(gate=threading.Event())
+    metrics = Metrics()
+    classifier = Classifier(Settings(max_queue=1), metrics, decode_threads=2)
+    assert isinstance(classifier.refusal(1, within()), NotReady)
+    await classifier.start(lambda: model)
+    assert classifier.refusal(1, within()) is None
+    assert isinstance(classifier.refusal(2, within()), Overloaded)
+    busy = asyncio.create_task(classify(classifier, b"x"))
+    await until(model.entered.is_set)
+    refusal = classifier.refusal(1, within())
+    assert isinstance(refusal, Overloaded)
+    assert refusal.retry_after >= 1
+    assert model.gate is not None
+    model.gate.set()
+    await busy
+    assert classifier.refusal(1, within()) is None
+    await classifier.close()
+    assert isinstance(classifier.refusal(1, within()), NotReady)
+
+
+async def test_the_bytes_of_a_bad_image_are_freed_with_its_error() -> None:
+    class Encoded(bytearray):  # plain bytes know no weak references
+        pass
+
+    class Strict(FakeModel):
+        def prepare(self, data: bytes) -> FakeItem:
+            raise ImageUndecodable("no")
+
+    async with started(Strict()) as (classifier, _):
+        data = Encoded(b"x" * 1000)
+        kept = weakref.ref(data)
+        gc.collect()
+        gc.disable()  # a circle would wait for it
+        try:
+            task = asyncio.create_task(classify(classifier, data))  # type: ignore[arg-type]
+            del data
+            await asyncio.wait([task])
+            assert isinstance(task.exception(), ImageUndecodable)
+            del task
+            await until(lambda: kept() is None)
+        finally:
+            gc.enable()

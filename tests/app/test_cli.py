@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from app.cli import main, table
+from app.cli import main
 from app.settings import Settings, flag
 from model.registry import VARIANTS, WEIGHTS
 
@@ -27,7 +27,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_without_a_command_it_helps() -> None:
     result = run()
-    assert all(name in result.output for name in ("serve", "classify", "models", "health", "openapi"))
+    assert all(name in result.output for name in ("serve", "classify", "models", "calibrate", "export", "health", "openapi"))
 
 
 def test_serve_has_a_flag_for_every_setting() -> None:
@@ -90,8 +90,3 @@ def test_models_lists_what_there_is() -> None:
 def test_openapi_prints_the_document() -> None:
     document = json.loads(run("openapi").output)
     assert "/classify" in document["paths"]
-
-
-def test_table_aligns_its_columns() -> None:
-    assert table([("a", "bb"), ("ccc", "d")], indent=1) == " a    bb\n ccc  d"
-    assert table([]) == "(none)"

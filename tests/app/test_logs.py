@@ -111,3 +111,11 @@ def test_every_logger_writes_to_standard_error(
     assert out == ""
     assert err.count("\n") == 1
     assert "heard" in err
+
+
+@pytest.mark.usefixtures("_root_is_put_back")
+def test_lines_of_a_worker_say_which_one_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", "info", worker=1)
+    logging.getLogger("sknet.anything").info("heard")
+    logging.getLogger("a.library").warning("heard as well")
+    assert [json.loads(line)["worker"] for line in capsys.readouterr().err.splitlines()] == [1, 1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.main import create_app, load_model
+from app.metrics import Metrics
 from app.settings import Settings, SettingsError
 from model.errors import CheckpointNotFound
 from tests.app.asgi import client_of, serving, until
@@ -60,12 +61,34 @@ async def test_a_start_is_logged_and_gets_the_settings(caplog: pytest.LogCapture
     assert [m for m in caplog.messages if m.startswith("ready: skfake from bundled:fake (fake, fake, fake)")]
 
 
+async def test_whoever_waits_is_told_when_a_model_serves() -> None:
+    told: list[bool] = []
+    metrics = Metrics()
+    app = create_app(Settings(), load=lambda _: FakeModel(), on_ready=lambda: told.append(True), metrics=metrics)
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        await until(lambda: told)
+        assert (await client.get("/readyz")).status_code == 200
+    assert told == [True]
+    assert metrics.registry.get_sample_value("sknet_requests_total", {"route": "/readyz", "status": "200"}) == 1
+
+
+async def test_nobody_is_told_that_a_failure_serves() -> None:
+    def load(_: Settings) -> FakeModel:
+        raise CheckpointNotFound("nothing there")
+
+    failed: list[Exception] = []
+    app = create_app(Settings(), load=load, on_failure=failed.append, on_ready=lambda: pytest.fail("it is ready"))
+    async with app.router.lifespan_context(app):
+        await until(lambda: failed)
+
+
 def test_the_model_is_loaded_as_the_settings_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from model import manager
 
     given: dict[str, Any] = {
         "checkpoint": "a.safetensors", "variant": "skresnet18", "labels_file": tmp_path, "cache_dir": tmp_path, "device": "cpu",
-        "precision": "float32", "threads": 3, "max_pixels": 99,
+        "precision": "float32", "threads": 3, "max_pixels": 99, "engine": "openvino", "streams": 2, "batch_size": 4,
+        "preprocess": "exact",
     }  # fmt: skip
     seen: list[manager.LoadRequest] = []
     monkeypatch.setattr(manager, "load", seen.append)

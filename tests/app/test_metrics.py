@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.context import Timings
-from app.metrics import Metrics
+from app.metrics import Metrics, Shared, forget_gauges
 from tests.app.asgi import serving
 from tests.fakes import fake_info
 
@@ -31,6 +37,10 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
         "sknet_rejected": ("counter", {"reason"}),
         "sknet_model_info": ("gauge", {"name", "variant", "digest", "engine", "device", "dtype"}),
         "sknet_model_load_seconds": ("gauge", set()),
+        "sknet_queue_limit": ("gauge", set()),
+        "sknet_deadline_seconds": ("gauge", set()),
+        "sknet_ready_workers": ("gauge", set()),
+        "sknet_start_time_seconds": ("gauge", set()),
     }  # fmt: skip
     samples = {s.name for f in families.values() for s in f.samples}
     assert {"sknet_requests_total", "sknet_images_total", "sknet_rejected_total"} <= samples
@@ -47,8 +57,8 @@ def test_a_new_model_replaces_the_old_one() -> None:
     metrics = Metrics()
     metrics.observe_model("one", fake_info())
     metrics.observe_model("two", fake_info())
-    (family,) = [f for f in metrics.registry.collect() if f.name == "sknet_model_info"]
-    assert [s.labels["name"] for s in family.samples] == ["two"]
+    (family,) = [f for f in text_string_to_metric_families(metrics.render().decode()) if f.name == "sknet_model_info"]
+    assert [(s.labels["name"], s.value) for s in family.samples] == [("two", 1)]
     assert metrics.registry.get_sample_value("sknet_model_load_seconds") == 0.25
 
 
@@ -78,6 +88,97 @@ async def test_what_a_request_leaves_behind() -> None:
         assert service.metric("sknet_phase_duration_seconds_count", phase="total") == 2
         assert service.metric("sknet_batch_size_sum") == 2
         assert service.metric("sknet_queue_size") == 0
+
+
+async def test_limits_and_readiness_are_told() -> None:
+    async with serving(max_queue=99, deadline_s=7) as service:
+        assert service.metric("sknet_queue_limit") == 99
+        assert service.metric("sknet_deadline_seconds") == 7
+        assert service.metric("sknet_ready_workers") == 1
+        assert 0 <= time.time() - service.metric("sknet_start_time_seconds") < 60
+    assert b"sknet_ready_workers 0.0" in Metrics().render()
+
+
+def test_the_queue_is_counted() -> None:
+    metrics = Metrics()
+    metrics.queue_changed(3)
+    metrics.queue_changed(2)
+    assert metrics.registry.get_sample_value("sknet_queue_size") == 5
+    metrics.queue_changed(-5)
+    assert metrics.registry.get_sample_value("sknet_queue_size") == 0
+
+
+# Several processes: each is a real one, since the library's switch holds for a whole process.
+
+PROCESS = """
+import os, sys
+from pathlib import Path
+from app.context import Timings
+from app.metrics import Metrics, Shared
+from app.settings import share_metrics
+from tests.fakes import fake_info
+folder, slot = Path(sys.argv[1]), int(sys.argv[2])
+share_metrics(folder)
+metrics = Metrics(Shared(folder, slot))
+metrics.observe_limits(queue=10, deadline_s=5)
+metrics.observe_model("old", fake_info())
+metrics.observe_model("default", fake_info())
+for _ in range(slot + 1):
+    metrics.requests.labels("/classify", 200).inc()
+    metrics.observe_phases(Timings(0.001, 0.002, 0.003), 0.01, 4)
+metrics.queue_size.inc(slot + 3)
+sys.stdout.write(metrics.render().decode())
+sys.stdout.flush()
+os.kill(os.getpid(), 9)  # as an out-of-memory kill ends it: no chance to write anything more
+"""
+
+
+def process(folder: Path, slot: int) -> dict[str, float]:
+    """What a process of that slot counts and tells of all, until it is killed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROCESS, str(folder), str(slot)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -9, done.stderr
+    families = text_string_to_metric_families(done.stdout)
+    samples = [s for family in families for s in family.samples if s.labels.get("phase", "total") == "total"]
+    return {s.name: s.value for s in samples if "_bucket" not in s.name}
+
+
+def test_any_process_tells_the_sums_of_all(tmp_path: Path) -> None:
+    alone = process(tmp_path, 0)
+    told = process(tmp_path, 1)
+    assert alone["sknet_requests_total"] == 1
+    assert told["sknet_requests_total"] == 1 + 2
+    assert told["sknet_phase_duration_seconds_count"] == 3
+    assert told["sknet_phase_duration_seconds_sum"] == pytest.approx(0.03)
+    assert told["sknet_batch_size_sum"] == 12
+    assert told["sknet_queue_size"] == 3 + 4
+    assert told["sknet_queue_limit"] == 20
+    assert told["sknet_deadline_seconds"] == 5
+    assert told["sknet_ready_workers"] == 2
+    assert told["sknet_model_info"] == 1
+    assert told["sknet_model_load_seconds"] == 0.25
+    assert told["sknet_start_time_seconds"] > alone["sknet_start_time_seconds"]
+    assert set(told) == set(alone)
+
+
+def test_of_a_dead_process_only_the_counts_stay_and_its_successor_goes_on_with_them(tmp_path: Path) -> None:
+    process(tmp_path, 0)
+    process(tmp_path, 1)
+    for slot in (0, 1):
+        forget_gauges(Shared(tmp_path, slot))
+    files = len(list(tmp_path.iterdir()))
+    told = process(tmp_path, 1)
+    assert told["sknet_requests_total"] == 1 + 2 + 2
+    assert told["sknet_batch_size_count"] == 5
+    assert told["sknet_queue_size"] == 4
+    assert told["sknet_ready_workers"] == 1
+    forget_gauges(Shared(tmp_path, 1))
+    assert len(list(tmp_path.iterdir())) == files  # however often processes are started again
 
 
 async def routes_of(client: httpx.AsyncClient) -> set[str]:

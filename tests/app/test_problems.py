@@ -38,6 +38,7 @@ OURS = {
     errors.AppError, model_errors.ModelError, model_errors.ArchitectureError, model_errors.UnknownVariant,
     model_errors.CheckpointError, model_errors.CheckpointNotFound, model_errors.CheckpointUnsafe, model_errors.CheckpointMismatch,
     model_errors.CheckpointCorrupt, model_errors.DeviceError, model_errors.EngineError,
+    model_errors.GraphError, model_errors.OutOfMemory,
 }  # fmt: skip
 BUSY = {errors.NotReady: 503, errors.DeadlinePassed: 504}
 

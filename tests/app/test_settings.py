@@ -75,7 +75,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("deadline_s", "0", "a number above 0 to 3600"), ("deadline_s", "nan", "a number above 0 to 3600"),
         ("deadline_s", "inf", "a number above 0 to 3600"), ("max_pixels", "-1", "a whole number from 1 up"),
         ("device", "gpu", "auto, cpu, cuda, cuda:N"), ("device", "cuda:x", "auto, cpu, cuda, cuda:N"),
-        ("precision", "float16", "auto, float32, bfloat16"), ("log_format", "xml", "auto, json, console"),
+        ("precision", "float16", "auto, float32, bfloat16, int8"), ("log_format", "xml", "auto, json, console"),
         ("log_level", "INFO", "debug, info, warning, error"), ("checkpoint_sha256", "abc", "64 hexadecimal digits"),
         ("model_name", "a/b", "1 to 64 letters, digits, dots, dashes or underscores"),
     ],

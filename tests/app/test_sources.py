@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import MalformedRequest
+from app.errors import BodyTooLarge, MalformedRequest
 from app.sources import decode_base64
 from tests.app.asgi import problem, serving
 
@@ -53,6 +53,46 @@ def test_any_text_is_bytes_or_a_malformed_request(text: str) -> None:
 def test_what_is_no_base64(text: str) -> None:
     with pytest.raises(MalformedRequest, match="base64"):
         decode_base64(text)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7, 16])
+def test_base64_is_the_same_in_steps_of_any_length(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    texts = [
+        "QUJD",
+        "QUI=",
+        "QQ==",
+        "Q Q\n= =\n\n \n",
+        "QUJDQUJDQQ==",
+        "QQ==QUJD",
+        "QQ==Q",
+        "QQ===",
+        "QUJ",
+        "=",
+        "====",
+        "QU\u00e9D",
+        "QUJDQ",
+    ]
+
+    def found(text: str) -> bytes | str:
+        try:
+            return decode_base64(text)
+        except MalformedRequest as error:
+            return str(error)
+
+    whole = [found(text) for text in texts]
+    assert [isinstance(each, bytes) for each in whole] == [True] * 5 + [False] * 8
+    monkeypatch.setattr("app.sources._BASE64_STEP", step)
+    assert [found(text) for text in texts] == whole
+
+
+def test_base64_of_too_much_is_not_decoded_to_its_end() -> None:
+    text = base64.b64encode(bytes(3_000_000)).decode()
+    assert len(decode_base64(text, 3_000_000)) == 3_000_000
+    with pytest.raises(BodyTooLarge) as caught:
+        decode_base64(text, 1000)
+    assert (caught.value.limit, caught.value.value) == (1000, 393_216)
+    with pytest.raises(BodyTooLarge):
+        decode_base64(f"data:image/png;base64,{text}", 2_999_999)
 
 
 @QUIET

@@ -54,7 +54,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         model = write(Path(folder))
-        with serve("--checkpoint", folder) as server, server.client() as client:
+        with serve("--checkpoint", folder, "--engine", "eager", "--preprocess", "exact") as server, server.client() as client:
             for path in map(Path, sys.argv[1:]):
                 data = path.read_bytes()
                 ours = client.post("/classify", files={"file": (path.name, data)}).json()["predictions"]

@@ -33,7 +33,7 @@ def photographs() -> dict[str, bytes]:
 
 def test_a_folder_of_timm_is_served_with_timms_answers(tmp_path: Path) -> None:
     model = write(tmp_path)
-    with serve("--checkpoint", str(tmp_path)) as server, server.client() as client:
+    with serve("--checkpoint", str(tmp_path), "--engine", "eager", "--preprocess", "exact") as server, server.client() as client:
         for name, data in photographs().items():
             ours = client.post("/classify", files={"file": ("x.jpg", data)}).json()["predictions"]
             theirs = timm_top5(model, data)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from model import device as device_module
 from model.device import choose_device, choose_precision, choose_threads, cpu_limit, place
 from model.errors import DeviceError
 
@@ -25,6 +30,7 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device_module, "cuda_driver_devices", lambda: 0)
 
 
 @pytest.fixture
@@ -39,6 +45,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         current[0] = before
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device_module, "cuda_driver_devices", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Pretended GPU {index}")
     monkeypatch.setattr(torch.cuda, "device", device)
@@ -140,8 +147,8 @@ def test_the_precision_asked_for(device: str) -> None:
     for asked in ("float32", "bfloat16"):
         chosen = choose_precision(asked, device)
         assert (chosen.value, chosen.reason) == (asked, "asked for")
-    for nonsense in ("", "float16", "Float32", "int8"):
-        with pytest.raises(DeviceError, match=f"precision '{nonsense}': it may be auto, float32 or bfloat16"):
+    for nonsense in ("", "float16", "Float32", "int4"):
+        with pytest.raises(DeviceError, match=f"precision '{nonsense}': it may be auto, float32, bfloat16 or int8"):
             choose_precision(nonsense, device)
 
 
@@ -154,3 +161,47 @@ def test_every_choice_of_a_placement_has_its_reason() -> None:
     asked = place("cpu", "bfloat16", 2)
     assert (asked.device.value, asked.dtype.value, asked.threads.value) == ("cpu", "bfloat16", "2")
     assert {asked.device.reason, asked.dtype.reason, asked.threads.reason} == {"asked for"}
+
+
+def test_without_a_driver_torch_is_not_asked() -> None:
+    program = """
+import sys
+import model.device
+model.device.cuda_driver_devices = lambda: 0
+assert model.device.choose_device("auto").value == "cpu"
+assert "torch" not in sys.modules
+sys.modules["torch"] = None
+model.device.cuda_driver_devices = lambda: 1
+print(model.device.choose_device("auto").reason)
+try:
+    model.device.choose_device("cuda")
+except model.device.DeviceError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [
+        "auto: there is a CUDA device, but PyTorch, which would use it, is not installed",
+        "device 'cuda' needs PyTorch, which is not installed here",
+    ]
+
+
+@pytest.mark.parametrize(("init", "count", "found"), [(0, 0, 3), (100, 0, 0), (0, 100, 0)])
+def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, init: int, count: int, found: int) -> None:
+    class Driver:
+        def cuInit(self, _flags: int) -> int:  # noqa: N802 - the driver's own name
+            return init
+
+        def cuDeviceGetCount(self, where: Any) -> int:  # noqa: N802
+            where._obj.value = 3
+            return count
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Driver())
+    assert device_module.cuda_driver_devices() == found
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_name: str) -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert device_module.cuda_driver_devices() == 0

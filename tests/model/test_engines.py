@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -14,16 +14,20 @@ from model import engines
 from model.checkpoint import build_network, resolve
 from model.complexity import count_parameters
 from model.device import Placement, place
-from model.engines.base import Engine
+from model.engines import proof
+from model.engines.base import Engine, Plan
 from model.engines.eager import EagerEngine
 from model.errors import EngineError
-from model.preprocess import prepare
+from model.graphs import Graph
+from model.preprocess import normalise, prepare
 from model.sknet import SKNet
+from model.types import PreprocessSpec
 from tests.images import photograph
 from tests.model.small import tiny
 
 FLOAT32 = place("cpu", "float32", 1)
 BFLOAT16 = place("cpu", "bfloat16", 1)
+SPEC = PreprocessSpec(size=(32, 40))
 BATCH = np.random.default_rng(0).standard_normal((3, 3, 32, 40)).astype(np.float32)
 
 
@@ -35,8 +39,16 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def no_graph() -> Graph:
+    raise AssertionError("this engine needs no graph")
+
+
+def plan(network: Callable[[], SKNet] = tiny, spec: PreprocessSpec = SPEC, placement: Placement = FLOAT32) -> Plan:
+    return Plan(network, no_graph, spec, placement)
+
+
 def eager(placement: Placement = FLOAT32) -> Engine:
-    return engines.make("eager", tiny, (32, 40), placement)
+    return engines.make("eager", plan(placement=placement))
 
 
 def test_eager_gives_the_networks_own_logits() -> None:
@@ -67,7 +79,7 @@ def test_bfloat16_ranks_the_same_class_first() -> None:
     batch = np.stack([prepare(crop, checkpoint.preprocess) for crop in crops])
     runs = []
     for placement in (FLOAT32, BFLOAT16):
-        engine = engines.make("eager", lambda: build_network(checkpoint), checkpoint.preprocess.size, placement)
+        engine = engines.make("eager", plan(lambda: build_network(checkpoint), checkpoint.preprocess, placement))
         runs.append(engine.run(batch))
         engine.close()
     exact, rounded = runs
@@ -83,8 +95,35 @@ def test_no_such_engine() -> None:
     def never() -> SKNet:
         raise AssertionError("an engine that does not exist needs no network")
 
-    with pytest.raises(EngineError, match="engine 'warp': it may be eager"):
-        engines.make("warp", never, (32, 32), FLOAT32)
+    with pytest.raises(EngineError, match="engine 'warp': it may be openvino, compile, eager"):
+        engines.make("warp", plan(never))
+
+
+def test_an_engine_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.ENGINES, "odd", "model.no_such_engine:Engine")
+    with pytest.raises(EngineError, match=r"engine 'odd' needs model\.no_such_engine, which is not installed here"):
+        engines.make("odd", plan())
+
+
+def test_pixels_are_normalised_as_preprocessing_does() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 32, 40, 3), dtype=np.uint8)
+    engine = eager()
+    by_hand = np.stack([normalise(image, SPEC) for image in pixels])
+    np.testing.assert_array_equal(engine.run(pixels), engine.run(by_hand))
+
+
+def test_only_what_is_not_the_reference_has_its_answers() -> None:
+    assert eager().reference is None
+    answers = eager(BFLOAT16).reference
+    assert answers is not None
+    images = proof.images((32, 40))
+    np.testing.assert_allclose(answers, eager().run(images), rtol=0, atol=1e-6)
+    assert 0 < proof.deviation(eager(BFLOAT16).run(images), answers) < proof.BOUNDS["bfloat16"]
+
+
+def test_eager_computes_no_int8() -> None:
+    with pytest.raises(EngineError, match="not int8"):
+        eager(place("cpu", "int8", 1))
 
 
 def test_a_closed_engine_says_so() -> None:

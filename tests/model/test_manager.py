@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,8 +17,19 @@ import torch
 
 from model import engines, manager
 from model.checkpoint import build_network, resolve
-from model.errors import CheckpointMismatch, DeviceError, EngineError, ImageTooLarge, ImageUndecodable, UnknownVariant
+from model.device import Placement, place
+from model.errors import (
+    CheckpointCorrupt,
+    CheckpointMismatch,
+    DeviceError,
+    EngineError,
+    ImageTooLarge,
+    ImageUndecodable,
+    UnknownVariant,
+)
+from model.image import decode_reduced
 from model.manager import LoadedModel, LoadRequest, load
+from model.preprocess import normalise
 from model.types import Choice
 from tests.images import encode, photograph
 from tests.model.small import tiny, write
@@ -41,12 +53,18 @@ class FakeEngine:
 
     rows: npt.NDArray[np.float32]
     error: Exception | None = None
+    reference: npt.NDArray[np.float32] | None = None
     choice: Choice = field(default_factory=lambda: Choice("fake", "a test said so"))
+    placement: Placement = field(default_factory=lambda: place("cpu", "float32", 1))
+    streams: Choice = field(default_factory=lambda: Choice("1", "a test said so"))
+    batch_size: int = 1
     parameters: int = 1
     gmacs: float = 0.1
     closed: int = 0
+    alone: list[bool] = field(default_factory=list)
 
-    def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, batch: npt.NDArray[Any], *, alone: bool = False) -> npt.NDArray[np.float32]:
+        self.alone.append(alone)
         if self.error:
             raise self.error
         return self.rows
@@ -56,18 +74,20 @@ class FakeEngine:
 
 
 def request(checkpoint: Path | str, **more: Any) -> LoadRequest:
-    return LoadRequest(str(checkpoint), **{"device": "cpu", "threads": 1, **more})
+    return LoadRequest(checkpoint=str(checkpoint), **{"device": "cpu", "threads": 1, "engine": "eager", **more})
 
 
 def test_the_bundled_checkpoint_end_to_end() -> None:
     model = load(request("bundled:cifar10"))
     item = model.prepare(CAT)
     assert (item.image.width, item.image.height, item.image.format) == (451, 300, "JPEG")
-    assert item.array.shape == (3, *model.info.preprocess.size)
+    assert item.pixels.shape == (*model.info.preprocess.size, 3)
+    assert item.pixels.dtype == np.uint8
     (row,) = model.run([item])
     ranking = model.top_k(row, 10)
     with torch.inference_mode():  # by hand, step by step
-        direct = build_network(resolve("bundled:cifar10"))(torch.from_numpy(item.array[None])).softmax(1)[0]
+        array = normalise(item.pixels, model.info.preprocess)
+        direct = build_network(resolve("bundled:cifar10"))(torch.from_numpy(array[None])).softmax(1)[0]
     assert [p.score for p in ranking] == pytest.approx(direct.sort(descending=True).values.tolist(), abs=1e-6)
     assert ranking[0].label == CLASSES[int(direct.argmax())]
     assert sum(p.score for p in ranking) == pytest.approx(1)
@@ -92,7 +112,7 @@ def test_the_bundled_checkpoint_end_to_end() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
     state = {**tiny().state_dict(), "fc.bias": torch.full((3,), value)}
-    with pytest.raises(EngineError, match="the weights hold NaN or infinity"):
+    with pytest.raises(CheckpointCorrupt, match="the weights hold NaN or infinity"):
         load(request(write(tmp_path, state, preprocess=SPEC)))
 
 
@@ -107,6 +127,8 @@ def test_labels_must_be_as_many_as_classes(tmp_path: Path) -> None:
     [
         (FakeEngine(np.zeros((1, 2), np.float32)), "gives 2 outputs for 3 labels"),
         (FakeEngine(np.full((1, 3), np.nan, np.float32)), "not finite"),
+        (FakeEngine(np.full((1, 3), np.nan, np.float32), reference=np.ones((4, 3), np.float32)), "deviate by inf"),
+        (FakeEngine(np.full((1, 3), 1.1, np.float32), reference=np.ones((4, 3), np.float32)), r"deviate by 0\.1.*up to 0\.001"),
         (FakeEngine(np.zeros((1, 3), np.float32), EngineError("out of memory")), "out of memory"),
     ],
 )
@@ -114,7 +136,7 @@ def test_a_load_that_fails_closes_its_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: FakeEngine, says: str
 ) -> None:
     monkeypatch.setattr(engines, "make", lambda *_: engine)
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises((EngineError, CheckpointCorrupt), match=says):
         load(request(write(tmp_path, preprocess=SPEC)))
     assert engine.closed == 1
 
@@ -185,5 +207,34 @@ def test_what_is_asked_for_must_exist(tmp_path: Path) -> None:
     file = write(tmp_path, preprocess=SPEC)
     with pytest.raises(EngineError, match="engine 'warp'"):
         load(request(file, engine="warp"))
-    with pytest.raises(DeviceError, match="precision 'int8'"):
+
+    with pytest.raises(DeviceError, match="engine 'eager' does not go with device cpu and precision 'int8'"):
         load(request(file, precision="int8"))
+    with pytest.raises(DeviceError, match="precision 'int4': it may be auto, float32, bfloat16 or int8"):
+        load(request(file, precision="int4"))
+
+
+def test_an_image_alone_in_the_model_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(np.zeros((1, 3), np.float32))
+    monkeypatch.setattr(engines, "make", lambda *_: engine)
+    model = load(request(write(tmp_path, preprocess=SPEC)))
+    item = model.prepare(CAT)
+    engine.alone.clear()
+    model.run([item])
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        inside.set()
+        assert go.wait(30)
+        return real(*given)
+
+    real = decode_reduced
+    monkeypatch.setattr(manager, "decode_reduced", slow)
+    other = threading.Thread(target=model.prepare, args=(CAT,))
+    other.start()
+    assert inside.wait(30)
+    model.run([item])
+    go.set()
+    other.join()
+    model.run([item])
+    assert engine.alone == [True, False, True]

@@ -22,7 +22,18 @@ def instructions() -> list[tuple[str, str]]:
 
 INSTRUCTIONS = instructions()
 STAGES = [index for index, (word, _) in enumerate(INSTRUCTIONS) if word == "FROM"]
-FINAL = INSTRUCTIONS[STAGES[-1] :]
+NAMES = {rest.split()[2]: i for i in STAGES for rest in [INSTRUCTIONS[i][1]] if " AS " in rest}
+
+
+def image(start: int) -> list[tuple[str, str]]:
+    """A stage's instructions behind those of the stages that it is built on, down to the base."""
+    end = next((i for i in STAGES if i > start), len(INSTRUCTIONS))
+    parent = NAMES.get(INSTRUCTIONS[start][1].split()[0])
+    return ([] if parent is None else image(parent)) + INSTRUCTIONS[start:end]
+
+
+FINAL = image(STAGES[-1])
+SLIM = image(NAMES["slim"])
 
 
 def last(word: str) -> str:
@@ -37,7 +48,18 @@ def environment() -> dict[str, str]:
 def test_every_stage_starts_from_the_base_argument() -> None:
     assert INSTRUCTIONS[0] == ("ARG", "BASE=python:3.13-slim")
     assert len(STAGES) >= 2
-    assert {INSTRUCTIONS[index][1].split()[0] for index in STAGES} == {"${BASE}"}
+    for index in STAGES:
+        start = INSTRUCTIONS[index][1].split()[0]
+        assert start == "${BASE}" or NAMES[start] < index
+        assert image(index)[0][1].split()[0] == "${BASE}"
+
+
+def test_slim_is_the_same_but_for_its_environment() -> None:
+    different = [a for a, b in zip(FINAL, SLIM, strict=True) if a != b]
+    assert [word for word, _ in different] == ["FROM", "COPY"]
+    assert ("COPY", "--from=slim-dependencies /opt/venv /opt/venv") in SLIM
+    light = [rest for word, rest in image(NAMES["slim-dependencies"]) if word == "RUN"]
+    assert not [rest for rest in light if "--requirement torch.lock" in rest]
 
 
 def test_it_runs_as_a_fixed_user_that_is_not_root() -> None:

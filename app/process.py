@@ -1,0 +1,137 @@
+"""One serving process: the application in its server, until it is told to end.
+
+As a program (`python -m app.process ORDER`) it is one worker of several: its connections come over a channel from the process
+that started it, and when that process is gone it finishes what it has and ends. It knows of no other worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.handover import READY, Order, take
+from app.logs import configure
+from app.main import create_app
+from app.metrics import Metrics, Shared
+from app.server import Server, server_of
+from app.settings import Settings, load_settings, share_metrics
+from model.device import cpu_limit
+from model.errors import ModelError
+
+logger = logging.getLogger("sknet.workers")
+
+
+class Worker(Server):
+    """A server that takes its connections from a channel instead of listening."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, channel: socket.socket) -> None:
+        super().__init__(config, app)
+        self._channel = channel
+        self._opening: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        asyncio.get_running_loop().add_reader(self._channel, self._take)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().remove_reader(self._channel)
+        await super().shutdown(sockets=[])
+
+    def _take(self) -> None:
+        try:
+            connection = take(self._channel)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            logger.error("a connection was lost: %s", error.strerror)
+            return
+        loop = asyncio.get_running_loop()
+        if connection is None:
+            loop.remove_reader(self._channel)
+            self.handle_exit(signal.SIGTERM, None)
+            return
+        opening = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def serve(settings: Settings, order: Order | None = None) -> str | None:
+    """Serve until a signal, or as a worker. The reason in one line if the model could not be loaded."""
+    failures: list[Exception] = []
+
+    def give_up(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    if order is None:
+        server = server_of(create_app(settings, on_failure=give_up), settings)
+    else:
+        channel = socket.socket(fileno=order.channel)
+        channel.setblocking(False)
+        channel.set_inheritable(False)  # a program that this one runs must not keep it open
+        metrics = Metrics(Shared(Path(order.metrics), order.slot))
+        app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics)
+        server = server_of(app, settings, lambda config, app: Worker(config, app, channel))
+    # The server drains on these signals and then raises them again; a stop that was asked for is not a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run()
+    if not failures and any(thread.name == "load" for thread in threading.enumerate()):
+        # A load that was given up is still inside native code, which aborts when the interpreter is taken away from it.
+        logging.shutdown()
+        os._exit(0)
+    if not failures:
+        return None
+    reason = str(failures[0]) if isinstance(failures[0], ModelError) else "the model could not be loaded; the log has the reason"
+    if order is not None:
+        channel.sendall(reason.encode())
+    return reason
+
+
+def share_of(settings: Settings, cpus: int) -> Settings:
+    """One worker's part of what the settings give to the whole service, with `cpus` processors for all of them.
+
+    Threads that were asked for are each engine's own. No part is too small for one request that the settings allow.
+    """
+
+    def part(whole: int) -> int:
+        return -(-whole // settings.workers)
+
+    return settings.model_copy(
+        update={
+            "threads": settings.threads or max(1, cpus // settings.workers),
+            "max_queue": max(part(settings.max_queue), min(settings.max_queue, settings.max_images)),
+            "max_buffered_bytes": max(part(settings.max_buffered_bytes), settings.max_body_bytes, settings.max_batch_body_bytes),
+            "result_cache": part(settings.result_cache),
+        }
+    )
+
+
+def main() -> None:
+    """Be the worker that the one argument orders."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    order = Order.read(sys.argv[1])
+    settings = load_settings(order.flags)
+    share_metrics(Path(order.metrics))
+    configure(settings.log_format, settings.log_level, worker=order.slot)
+    sys.exit(1 if serve(share_of(settings, cpu_limit()[0]), order) else 0)
+
+
+if __name__ == "__main__":
+    main()

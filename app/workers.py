@@ -1,0 +1,173 @@
+"""Several worker processes: starts them, hands them connections, starts again what dies, ends all of them together.
+
+It never imports the application nor the model. It watches that processes live, not that they answer: that is what probes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.handover import READY, Handover, Order, Taker, listen
+from app.metrics import Shared, forget_gauges
+from app.settings import Settings
+
+logger = logging.getLogger("sknet.workers")
+
+PROGRAM = (sys.executable, "-m", "app.process")
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0  # before a worker is started again: doubled each time
+STEADY_S = 60.0  # a worker that lived that long did not die of its start
+PATIENCE_S = 5.0  # beyond the time that requests have to finish, before a worker that does not end is killed
+
+
+def supervise(settings: Settings, flags: Mapping[str, Any]) -> str | None:
+    """Serve with several processes until a signal. Returns in one line what went wrong, if anything did.
+
+    Args:
+        settings: of the whole service. flags: what they were made of beside the environment; the workers read both again.
+    """
+    try:
+        listeners = listen(settings.host, settings.port)
+    except OSError as error:
+        return f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}"
+    with tempfile.TemporaryDirectory(prefix="sknet-") as folder:
+        return asyncio.run(Supervisor(settings, flags, listeners, Path(folder)).run())
+
+
+class Supervisor:
+    """The workers of one service, each in its slot."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: Mapping[str, Any],
+        listeners: Sequence[socket.socket],
+        folder: Path,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self._settings = settings
+        self._flags = flags
+        self._folder = folder
+        self._program = program
+        self._url = _url(settings.host, listeners[0].getsockname()[1])
+        self._handover = Handover(listeners)
+        self._processes: dict[int, Process] = {}
+        self._first_ready = asyncio.Event()  # or never will be: it ended
+        self._stopping = asyncio.Event()
+        self._failure: str | None = None
+
+    async def run(self) -> str | None:
+        """Until a signal, or a start that cannot work."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+        logger.info("running on %s with %d processes (Press CTRL+C to quit)", self._url, self._settings.workers)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep(0))
+            # One loads alone: what only the first start ever has to make, the others find made.
+            await self._first_ready.wait()
+            for slot in range(1, self._settings.workers):
+                group.create_task(self._keep(slot))
+        return self._failure
+
+    def _signalled(self, number: int) -> None:
+        if not self._stopping.is_set():
+            logger.info("shutting down")
+            self._stop()
+        elif number == signal.SIGINT:
+            self._send(signal.SIGINT)  # the second one: they end without waiting for their requests
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._first_ready.set()
+        self._handover.close()
+        self._send(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(self._settings.drain_s + PATIENCE_S, self._kill)
+
+    def _send(self, number: int) -> None:
+        for process in self._processes.values():
+            if process.returncode is None:
+                process.send_signal(number)
+
+    def _kill(self) -> None:
+        self._failure = self._failure or "workers that did not end in time were killed"
+        self._send(signal.SIGKILL)
+
+    async def _keep(self, slot: int) -> None:
+        """Have a worker in a slot until all are to end."""
+        deaths, served = 0, False
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            ready, reason = await self._run(slot)
+            if self._stopping.is_set():
+                return
+            served = served or ready
+            if not served:
+                self._failure = reason
+                self._stop()
+                return
+            deaths = 1 if time.monotonic() - started > STEADY_S else deaths + 1
+            delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (deaths - 1))
+            logger.error("worker %d: %s; it is started again in %.1f s", slot, reason, delay_s)
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
+
+    async def _run(self, slot: int) -> tuple[bool, str]:
+        """One worker from its start to its end: whether it ever was ready, and in words why it ended."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                order = Order(slot, theirs.fileno(), str(self._folder), dict(self._flags))
+                # In a process group of its own, so that Ctrl+C comes from here, once it can be dealt with.
+                process = await create_subprocess_exec(
+                    *self._program, order.dump(), stdin=DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+                )
+            self._processes[slot] = process
+            if self._stopping.is_set():
+                process.terminate()
+            taker = Taker(ours)
+            self._handover.add(taker)
+            try:
+                said = await self._hear(slot, taker)
+                returned = await process.wait()
+            finally:
+                self._handover.remove(taker)
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                forget_gauges(Shared(self._folder, slot))
+        return taker.ready, said or f"process {process.pid} ended {_in_words(returned)}"
+
+    async def _hear(self, slot: int, taker: Taker) -> str:
+        """Until the worker closes its end of the channel. What it said, but that it is ready."""
+        said = b""
+        try:
+            while data := await asyncio.get_running_loop().sock_recv(taker.channel, 65_536):
+                said += data
+                if not taker.ready and said.startswith(READY):
+                    taker.ready, said = True, said.removeprefix(READY)
+                    self._first_ready.set()
+                    logger.info("worker %d is ready", slot)
+        except ConnectionResetError:
+            pass  # it ended with connections in the channel
+        return said.decode(errors="replace")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _in_words(returned: int) -> str:
+    return f"with status {returned}" if returned >= 0 else f"by signal {-returned}"

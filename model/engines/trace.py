@@ -1,0 +1,47 @@
+"""A network -> OpenVINO's intermediate representation. Imports torch: for a helper process, not for one that serves."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.engines.runtime import openvino
+from model.errors import GraphError
+
+if TYPE_CHECKING:
+    from model.sknet import SKNet
+
+
+def trace(network: SKNet, size: tuple[int, int]) -> Any:
+    """Trace a network in evaluation mode, float32 on the CPU, for one image of `size` (height, width).
+
+    The result is an `openvino.Model`: input float32 (1, 3, H, W), normalised; output logits (1, num_classes).
+
+    Raises:
+        EngineError: OpenVINO is not installed.
+        GraphError: it cannot express the network.
+    """
+    import torch
+
+    ov = openvino()
+    shape = [1, 3, *size]
+    level = logging.getLogger().level
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # What OpenVINO's converter traces with announces its own retirement at every call.
+            warnings.filterwarnings("ignore", message="`torch.jit.")
+            model = ov.convert_model(network, example_input=torch.zeros(shape), input=shape)
+    except Exception as error:
+        raise GraphError(f"the network cannot be exported ({type(error).__name__})") from error
+    finally:
+        logging.getLogger().setLevel(level)  # the converter sets it for the whole process
+    model.inputs[0].get_tensor().set_names({"input"})
+    model.outputs[0].get_tensor().set_names({"logits"})
+    return model
+
+
+def save(model: Any, xml: Path) -> None:
+    """Write a graph as `xml` and the weights beside it, in the precision they have."""
+    openvino().save_model(model, xml, compress_to_fp16=False)

@@ -1,0 +1,141 @@
+"""Which engine runs a checkpoint: the first candidate that works and proves itself. Knows nothing of images or predictions."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from model import engines, export
+from model.checkpoint import Checkpoint, build_network
+from model.engines import proof
+from model.engines.base import Engine, Plan
+from model.engines.candidates import Candidate, candidates
+from model.errors import CheckpointCorrupt, EngineError, GraphError
+from model.graphs import Graph
+from model.types import Choice
+
+logger = logging.getLogger("sknet.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """How a checkpoint should run: "auto" and 0 leave it to what the machine has.
+
+    `cache_dir` is where downloads and exported graphs are kept: the hub's own cache and ~/.cache/sknet where it is None.
+    """
+
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    streams: int = 0
+    batch_size: int = 0
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """An engine that proved itself. `deviation` is how far its answers are from the reference's; None: it is the reference."""
+
+    engine: Engine
+    choice: Choice
+    deviation: float | None
+
+
+def select(checkpoint: Checkpoint, wish: Wish) -> Selected:
+    """Make the engine.
+
+    Raises:
+        CheckpointError: weights that cannot be used.
+        DeviceError: a device or precision that this machine does not have.
+        EngineError: the engine failed, or is too far from the reference; where "auto" chose, every engine did.
+    """
+    left = candidates(wish.engine, wish.device, wish.precision, wish.threads)
+    refused: list[str] = []
+    while True:
+        candidate = left.pop(0)
+        try:
+            engine = engines.make(candidate.engine, _plan(checkpoint, wish, candidate))
+            deviation = _prove(engine, checkpoint)
+        except EngineError as error:
+            if isinstance(error, GraphError):  # what failed once would take as long to fail again
+                left = [other for other in left if other.engine != candidate.engine]
+            if not left:
+                raise
+            logger.warning("engine %s is not used: %s", candidate, error)
+            refused.append(str(candidate))
+            continue
+        reason = "; not used: ".join(filter(None, (candidate.reason, ", ".join(refused))))
+        return Selected(engine, Choice(candidate.engine, reason), deviation)
+
+
+def graph_folder(cache_dir: Path | None) -> Path:
+    """Where exported graphs are kept."""
+    return (cache_dir or Path.home() / ".cache" / "sknet") / "graphs"
+
+
+def _plan(checkpoint: Checkpoint, wish: Wish, candidate: Candidate) -> Plan:
+    return Plan(
+        network=partial(build_network, checkpoint),
+        graph=partial(_graph, checkpoint, candidate.placement.dtype.value, graph_folder(wish.cache_dir)),
+        spec=checkpoint.preprocess,
+        placement=candidate.placement,
+        streams=wish.streams,
+        batch_size=wish.batch_size,
+    )
+
+
+def _graph(checkpoint: Checkpoint, dtype: str, folder: Path) -> Graph:
+    """The exported graph; made now if there is none, but for int8, which needs photographs."""
+    precision = "int8" if dtype == "int8" else "float32"
+    found = export.find(checkpoint, precision, folder)
+    if found is not None:
+        return found
+    if precision == "int8":
+        raise GraphError(f"there is no int8 graph of {checkpoint.reference}: make one with `sknet calibrate --images DIR`")
+    folder = _writable(folder)
+    logger.info("exporting %s for the engine, once; the graph is kept in %s", checkpoint.reference, folder)
+    return export.export_beside(checkpoint, folder)
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, or where nothing can be written into it one for the life of this process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        passing = tempfile.mkdtemp(prefix="sknet-graphs-")
+        atexit.register(shutil.rmtree, passing, ignore_errors=True)
+        logger.warning("%s cannot be written (%s): the exported graph will not outlive this process", folder, error.strerror)
+        return Path(passing)
+
+
+def _prove(engine: Engine, checkpoint: Checkpoint) -> float | None:
+    """Run before serving: what would fail fails now, nobody's first request pays for allocations, and the answers are right.
+
+    An engine that does not prove itself is closed.
+    """
+    try:
+        images = proof.images(checkpoint.preprocess.size)
+        logits = np.concatenate([engine.run(image[None]) for image in images])
+        if logits.shape[-1] != len(checkpoint.labels):
+            raise EngineError(f"the network gives {logits.shape[-1]} outputs for {len(checkpoint.labels)} labels")
+        if engine.reference is None:
+            if not np.isfinite(logits).all():
+                raise CheckpointCorrupt(proof.NOT_FINITE)
+            return None
+        deviation, bound = proof.deviation(logits, engine.reference), proof.BOUNDS[engine.placement.dtype.value]
+        if deviation > bound:
+            raise EngineError(f"its answers deviate by {deviation:.3g} from the float32 reference's; accepted is up to {bound:g}")
+    except BaseException:
+        engine.close()
+        raise
+    return deviation

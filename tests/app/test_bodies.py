@@ -1,0 +1,294 @@
+"""Bounded bodies, early refusals, and what becomes of a connection then: message by message, as a server would hand them on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.bodies import SMALL_BYTES, BodyLimits
+from app.context import Deadline
+from app.errors import AppError, Overloaded
+from app.problems import answer
+from tests.app.asgi import LEFT, Answer, exchange, http_scope, logged, part, problem, read_all, read_nothing, serving, until
+from tests.fakes import FakeModel
+
+RAW = {"Content-Type": "image/png"}
+
+
+def limited(
+    app: ASGIApp = read_all, *, body: int = 100, buffered: int = 1000, deadline_s: float = 10.0, full: bool = False
+) -> tuple[ASGIApp, BodyLimits]:
+    def refuse(count: int, deadline: Deadline) -> AppError | None:
+        assert (count, deadline.limit_s) == (1, deadline_s)
+        return Overloaded("images at once", 3, 7) if full else None
+
+    paths = ("/classify", "/classify/batch")
+    limits = BodyLimits(
+        app,
+        max_body_bytes=body,
+        max_buffered_bytes=buffered,
+        by_path={"/classify/batch": 500},
+        retry_after=lambda: 7,
+        refusals=dict.fromkeys(paths, refuse),
+    )
+    return logged(limits, deadline_s), limits
+
+
+async def test_an_announced_body_over_the_limit_is_refused_unread() -> None:
+    app, limits = limited()
+    got = await exchange(app, http_scope(headers={"Content-Length": "101"}), [part(b"x" * 101)])
+    body = problem(got, 413, "body-too-large")
+    assert (body["limit"], body["value"]) == (100, 101)
+    assert (got.received_first, got.headers["connection"]) == (0, "close")
+    assert limits._buffered == 0
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "9" * 5000])
+async def test_an_absurd_announcement(length: str) -> None:
+    problem(await exchange(limited()[0], http_scope(headers={"Content-Length": length})), 413, "body-too-large")
+
+
+@pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {}, {"Content-Length": "10"}, {"Content-Length": "x"}])
+async def test_more_bytes_than_allowed_are_refused_by_counting(headers: dict[str, str]) -> None:
+    app, limits = limited()
+    got = await exchange(app, http_scope(headers=headers), [part(b"x" * 40, more=True) for _ in range(10)])
+    body = problem(got, 413, "body-too-large")
+    assert (body["limit"], body["value"]) == (100, 120)
+    assert got.received_first == 3
+    assert limits._buffered == 0
+
+
+async def test_a_body_of_exactly_the_limit_is_read() -> None:
+    for headers in ({"Content-Length": "100"}, {"Transfer-Encoding": "chunked"}):
+        got = await exchange(limited()[0], http_scope(headers=headers), [part(b"x" * 60, more=True), part(b"x" * 40)])
+        assert (got.status_code, got.content) == (200, b"100")
+        assert "connection" not in got.headers
+
+
+async def test_the_batch_has_a_limit_of_its_own() -> None:
+    app, _ = limited()
+    got = await exchange(app, http_scope(path="/classify/batch", headers={"Content-Length": "400"}), [part(b"x" * 400)])
+    assert got.content == b"400"
+    got = await exchange(app, http_scope(path="/classify/batch", headers={"Content-Length": "501"}))
+    assert problem(got, 413, "body-too-large")["limit"] == 500
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "50"}, {"Transfer-Encoding": "chunked"}])
+async def test_the_connection_closes_where_the_body_was_not_read(headers: dict[str, str]) -> None:
+    got = await exchange(limited(read_nothing)[0], http_scope(headers=headers), [part(b"x" * 50)])
+    assert got.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "0"}])
+async def test_it_stays_open_where_there_is_no_body(headers: dict[str, str]) -> None:
+    got = await exchange(limited(read_nothing)[0], http_scope("GET", headers=headers), [part(b"")])
+    assert "connection" not in got.headers
+
+
+class Slow:
+    """Reads the body, then waits to be told to answer."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.read = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await Request(scope, receive).body()
+        except Exception as error:  # noqa: BLE001 - stands for the application's own handlers
+            await answer(error, scope, receive, send)
+            return
+        self.read += 1
+        await self.go.wait()
+        await read_nothing(scope, receive, send)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_all_bodies_together_are_bounded(announced: bool) -> None:
+    slow = Slow()
+    app, limits = limited(slow, buffered=250)
+
+    async def send_100() -> Answer:
+        headers = {"Content-Length": "100"} if announced else {"Transfer-Encoding": "chunked"}
+        return await exchange(app, http_scope(headers=headers), [part(b"x" * 50, more=True), part(b"x" * 50)])
+
+    first = [asyncio.create_task(send_100()) for _ in range(2)]
+    await until(lambda: slow.read == 2)
+    assert limits._buffered == 200
+    third = await send_100()
+    assert problem(third, 429, "overloaded")["limit"] == 250
+    assert int(third.headers["retry-after"]) >= 1
+    assert third.received_first == 2  # small enough to be thrown away first, so that the connection stays of use
+    assert "connection" not in third.headers
+    assert limits._buffered == 200
+    slow.go.set()
+    assert [(await each).status_code for each in first] == [200, 200]
+    assert limits._buffered == 0
+    assert (await send_100()).status_code == 200
+
+
+async def test_reserved_bytes_come_back_whatever_happens() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        raise RuntimeError
+
+    app, limits = limited(broken)
+    await exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"x" * 50)])
+    assert limits._buffered == 0
+    slow = Slow()
+    app, limits = limited(slow)
+    task = asyncio.create_task(exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"x" * 50)]))
+    await until(lambda: slow.read == 1)
+    assert limits._buffered == 50
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limits._buffered == 0
+
+
+async def test_the_limits_hold_in_the_whole_application() -> None:
+    async with serving(max_body_bytes=1000, max_batch_body_bytes=2000) as service:
+        for path, limit in (("/classify", 1000), ("/classify/batch", 2000), ("/models", 1000)):
+            response = await service.client.post(path, content=b"x" * (limit + 1), headers=RAW)
+            assert problem(response, 413, "body-too-large")["limit"] == limit
+
+            async def chunks(size: int = limit) -> Any:
+                for _ in range(3):
+                    yield b"x" * (size // 2)
+
+            if path != "/models":  # nothing reads a body there
+                headers = {"Content-Type": "application/json"}
+                problem(await service.client.post(path, content=chunks(), headers=headers), 413, "body-too-large")
+        assert (await service.client.post("/classify", content=b"x" * 1000, headers=RAW)).status_code == 200
+
+
+async def test_the_rest_of_a_refused_body_is_thrown_away_after_the_whole_answer() -> None:
+    app, _ = limited()
+    got = await exchange(app, http_scope(headers={"Content-Length": "400"}), [part(b"x" * 40, more=i < 9) for i in range(10)])
+    assert got.received == 10
+    assert [m["more_body"] for m in got.messages[1:]] == [True, False]
+    assert got.messages[2]["body"] == b""
+    problem(got, 413, "body-too-large")
+
+
+async def test_a_client_that_goes_on_sending_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bodies.LINGER_S", 0.05)
+    app, _ = limited()
+    got = await exchange(app, http_scope(headers={"Content-Length": "400"}), [part(b"x", more=True)])  # and then nothing
+    assert not got.messages[-1]["more_body"]
+
+
+async def test_a_body_that_stalls() -> None:
+    app, limits = limited(deadline_s=0.05)
+    got = await exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"12345", more=True)])
+    assert problem(got, 408, "body-timeout")["limit"] == 0.05
+    assert got.headers["connection"] == "close"
+    assert limits._buffered == 0
+
+
+@pytest.mark.parametrize(
+    "headers", [RAW, {"Content-Type": "multipart/form-data; boundary=x"}, {"Content-Type": "application/json"}]
+)
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+async def test_a_stalling_body_in_every_form(headers: dict[str, str], path: str) -> None:
+    async with serving(deadline_s=0.05) as service:
+        if path == "/classify/batch" and headers is RAW:
+            headers = {"Content-Type": "application/json"}
+        scope = http_scope(path=path, headers=headers | {"Transfer-Encoding": "chunked"})
+        problem(await exchange(service.app, scope, [part(b"--x\r\n", more=True)]), 408, "body-timeout")
+
+
+# refused early
+
+
+POST_400 = {"Content-Length": "400"}
+
+
+async def test_without_room_a_large_body_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bodies.SMALL_BYTES", 399)
+    app, limits = limited(full=True, body=500)
+    got = await exchange(app, http_scope(headers=POST_400), [part(b"x" * 40, more=i < 9) for i in range(10)])
+    assert problem(got, 429, "overloaded")["limit"] == 3
+    assert (got.received_first, got.headers["connection"], got.headers["retry-after"]) == (0, "close", "7")
+    assert got.received == 10
+    assert limits._buffered == 0
+
+
+async def test_without_room_a_small_body_is_thrown_away_and_the_connection_stays() -> None:
+    app, limits = limited(full=True, body=500)
+    got = await exchange(app, http_scope(headers=POST_400), [part(b"x" * 200, more=True), part(b"x" * 200)])
+    problem(got, 429, "overloaded")
+    assert (got.received_first, got.headers.get("connection"), limits._buffered) == (2, None, 0)
+
+
+async def test_a_small_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bodies.SMALL_S", 0.02)
+    monkeypatch.setattr("app.bodies.LINGER_S", 0.02)
+    got = await exchange(limited(full=True, body=500)[0], http_scope(headers=POST_400), [part(b"x" * 200, more=True)])
+    problem(got, 429, "overloaded")
+    assert got.headers["connection"] == "close"
+
+
+async def test_a_client_that_waits_to_be_told_is_not_told_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bodies.LINGER_S", 0.02)
+    got = await exchange(limited(full=True, body=500)[0], http_scope(headers=POST_400 | {"Expect": "100-continue"}))
+    problem(got, 429, "overloaded")
+    assert (got.received_first, got.headers["connection"]) == (0, "close")
+
+
+async def test_a_client_that_leaves_while_it_is_refused() -> None:
+    got = await exchange(limited(full=True, body=500)[0], http_scope(headers=POST_400), [part(b"x", more=True), LEFT])
+    problem(got, 429, "overloaded")  # for the log; the server drops it
+    assert got.received == 2
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/classify"), ("POST", "/models"), ("HEAD", "/livez")])
+async def test_nothing_but_classifying_is_refused_early(method: str, path: str) -> None:
+    app, _ = limited(full=True)
+    assert (await exchange(app, http_scope(method, path), [part(b"")])).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+async def test_a_full_queue_is_told_before_the_body_is_read(path: str) -> None:
+    gate = threading.Event()
+    async with serving(FakeModel(gate=gate), max_queue=2) as service:
+        waiting = [asyncio.create_task(service.client.post("/classify", content=b"x", headers=RAW)) for _ in range(2)]
+        await until(lambda: service.parts.classifier._current().scheduler.admitted == 2)
+        headers = RAW | {"Content-Length": str(SMALL_BYTES + 1)}
+        scope = http_scope(path=path, headers=headers)
+        got = await exchange(service.app, scope, [part(bytes(SMALL_BYTES), more=True), part(b"x")])
+        problem(got, 429, "overloaded")
+        assert (got.received_first, got.headers["connection"]) == (0, "close")
+        assert int(got.headers["retry-after"]) >= 1
+        assert service.metric("sknet_rejected_total", reason="overloaded") == 1
+        gate.set()
+        assert [(await each).status_code for each in waiting] == [200, 200]
+        assert (await service.client.post("/classify", content=b"x", headers=RAW)).status_code == 200
+
+
+async def test_many_refused_bodies_are_thrown_away_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bodies.SMALL_BYTES", 0)
+    waits: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr("app.bodies.asyncio.sleep", sleep)
+    app, limits = limited(full=True, body=500)
+
+    async def refused() -> Answer:
+        return await exchange(app, http_scope(headers=POST_400), [part(b"x" * 40, more=i < 9) for i in range(10)])
+
+    await refused()
+    alone = max(waits)
+    answers = await asyncio.gather(*(refused() for _ in range(20)))
+    assert max(waits) == pytest.approx(20 * alone)
+    assert {answer.status_code for answer in answers} == {429}
+    assert limits._lingering == 0

@@ -1,0 +1,111 @@
+"""multipart/form-data: what is kept, what is counted, and that no file is made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import MalformedRequest
+from app.forms import Part, read_form
+from tests.app.asgi import serving
+
+CONTENT_TYPE = "multipart/form-data; boundary=b"
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"--b--\r\n") -> bytes:
+    return (
+        b"".join(b"--b\r\nContent-Disposition: form-data; " + d.encode() + b"\r\n\r\n" + data + b"\r\n" for d, data in parts)
+        + end
+    )
+
+
+async def read(data: bytes, *, step: int = 1 << 20, content_type: str = CONTENT_TYPE, most: int = 1) -> list[Part]:
+    async def body() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(data), step):
+            yield data[start : start + step]
+
+    return await read_form(content_type, body(), wanted="file", most=most)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--", b"\r\n--", b"b", b"-", b"x" * 2000, b"\0"])), st.integers(1, 50))
+async def test_any_bytes_come_back_however_they_are_cut(pieces: list[bytes], step: int) -> None:
+    data = b"".join(pieces)
+    while b"\r\n--b" in data:  # taking one boundary out may make another
+        data = data.replace(b"\r\n--b", b"")
+    (part,) = await read(form(('name="file"; filename="a"', data)), step=step)
+    assert part == Part("file", "a", data)
+
+
+async def test_only_what_is_wanted_is_kept() -> None:
+    sent = form(
+        ('name="other"; filename="a"', b"1"),
+        ('name="file"', b"2"),
+        ('name="file"; filename="c"', b"3"),
+        ('name="file"; filename=""', b"4"),
+        ('name="file"; filename="e"', b"5"),
+    )
+    assert await read(sent, most=2) == [
+        Part("other", "a"),
+        Part("file", None),
+        Part("file", "c", b"3"),
+        Part("file", "", b"4"),
+        Part("file", "e"),
+    ]
+
+
+async def test_names_are_utf_8_or_else_latin_1() -> None:
+    sent = b'--b\r\ncontent-DISPOSITION: form-data; name="file"; filename="\xc3\xa4\xff"\r\nX: y\r\n\r\nz\r\n--b--'
+    assert await read(sent) == [Part("file", "\xc3\xa4\xff", b"z")]
+    assert (await read(sent.replace(b"\xff", b"")))[0].filename == "ä"
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        pytest.param(b"", "not complete", id="nothing"),
+        pytest.param(form(('name="file"; filename="a"', b"x"), end=b""), "not complete", id="no end"),
+        pytest.param(form(('filename="a"', b"x")), "cannot be read", id="no name"),
+        pytest.param(b"--b\r\n\r\nx\r\n--b--\r\n", "cannot be read", id="no disposition"),
+        pytest.param(form(*[('name="file"; filename="a"', b"")] * 1002), "number of parts", id="files"),
+        pytest.param(form(*[('name="a"', b"")] * 101), "number of parts", id="texts"),
+        pytest.param(form(('name="a"', b"x" * 1_100_000)), "cannot be read", id="a long text"),
+        pytest.param(b"--b\r\n" + b"A: b\r\n" * 50 + b"\r\nx\r\n--b--\r\n", "cannot be read", id="many headers"),
+        pytest.param(b"--b\r\nA: " + b"b" * 10_000 + b"\r\n\r\nx\r\n--b--\r\n", "cannot be read", id="a long header"),
+    ],
+)
+@pytest.mark.parametrize("step", [1000, 10_000_000])
+async def test_what_cannot_be_read(sent: bytes, words: str, step: int) -> None:
+    with pytest.raises(MalformedRequest, match=words):
+        await read(sent, step=step)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data", 'multipart/form-data; boundary=""', "multipart/form-data; boundary=" + "b" * 999]
+)
+async def test_boundaries_that_are_none(content_type: str) -> None:
+    with pytest.raises(MalformedRequest, match="boundary"):
+        await read(
+            b'--\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n----\r\n', content_type=content_type
+        )
+
+
+async def test_the_limits_of_parts_themselves_are_read() -> None:
+    assert len(await read(form(*[('name="file"; filename="a"', b"")] * 1001, *[('name="a"', b"x")] * 100))) == 1101
+
+
+async def test_no_upload_makes_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a temporary file was asked for")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp", "mkdtemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", refuse)
+    async with serving() as service:
+        for path, name in (("/classify", "file"), ("/classify/batch", "files")):
+            assert (await service.client.post(path, files={name: bytes(5_000_000)})).status_code == 200

@@ -1,0 +1,68 @@
+"""`model.engines.proof`: the images never change, and what is another network is told apart."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from model.engines import proof
+from model.errors import CheckpointCorrupt
+from model.types import PreprocessSpec
+from tests.model.small import tiny
+
+SPEC = PreprocessSpec(size=(32, 40))
+
+
+def test_the_images_are_the_same_everywhere() -> None:
+    images = proof.images((32, 40))
+    assert images.shape == (proof.COUNT, 32, 40, 3)
+    assert images.dtype == np.uint8
+    assert images.std(axis=(1, 2)).min() > 10  # something to see in every channel of every image
+    # Stored graphs hold answers to these: other pictures are another `model.graphs.FORMAT`.
+    assert images.mean((1, 2)).round().astype(int).tolist() == [
+        [128, 178, 129],
+        [128, 131, 123],
+        [138, 125, 128],
+        [144, 124, 124],
+    ]
+
+
+def test_a_deviation_is_relative() -> None:
+    reference = np.array([[3.0, 4.0]], np.float32)
+    assert proof.deviation(reference, reference) == 0
+    assert proof.deviation(reference * 1.01, reference) == pytest.approx(0.01, rel=1e-4)
+    assert proof.deviation(np.array([[3.0, np.nan]], np.float32), reference) == float("inf")
+    assert proof.deviation(reference, np.zeros((1, 2), np.float32)) > 1e6
+
+
+def test_another_network_is_out_of_every_bound() -> None:
+    net = tiny()
+    answers = proof.reference(net, SPEC)
+    assert answers.shape == (proof.COUNT, 3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(parameter.flip(0))
+    assert proof.deviation(proof.reference(net, SPEC), answers) > max(proof.BOUNDS.values())
+
+
+def test_answers_that_are_no_numbers() -> None:
+    net = tiny()
+    with torch.no_grad():
+        net.fc.bias.fill_(float("nan"))
+    with pytest.raises(CheckpointCorrupt, match="the weights hold NaN or infinity"):
+        proof.reference(net, SPEC)
+
+
+def test_the_speed_counts_images_of_every_stream() -> None:
+    shapes: set[tuple[int, ...]] = set()
+
+    def run(batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+        shapes.add(batch.shape)
+        time.sleep(0.02)
+
+    speed = proof.speed(run, (8, 10), streams=3, batch_size=5)
+    assert shapes == {(5, 8, 10, 3)}
+    assert 5 / 0.5 < speed <= 3 * 5 / 0.02

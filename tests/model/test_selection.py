@@ -1,0 +1,182 @@
+"""`model.selection` and `model.engines.candidates`: what is tried, in which order, and what happens when it fails."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model import engines, export, selection
+from model.checkpoint import Checkpoint, resolve
+from model.engines import candidates as candidates_module
+from model.engines import openvino, proof
+from model.engines.base import Engine, Plan
+from model.engines.candidates import candidates
+from model.errors import DeviceError, EngineError, GraphError
+from model.selection import Wish, graph_folder, select
+from model.types import Choice
+from tests.model.small import write
+
+SPEC = {"size": [32, 40]}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper process costs seconds; tests/model/test_export.py has it."""
+    monkeypatch.setattr(export, "export_beside", export.export)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return resolve(str(write(tmp_path, preprocess=SPEC)))
+
+
+def tried(engine: str, precision: str, device: str = "cpu") -> list[str]:
+    return [str(c) for c in candidates(engine, device, precision, 1)]
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates_module, "choose_device", lambda _: Choice("cuda:0", "a test said so"))
+    monkeypatch.setattr("model.device.choose_device", lambda _: Choice("cuda:0", "a test said so"))
+
+
+def test_the_order_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "computes_bfloat16", lambda: True)
+    assert tried("auto", "auto") == ["openvino (bfloat16)", "openvino (float32)", "eager (float32)"]
+    assert tried("auto", "float32") == ["openvino (float32)", "eager (float32)"]
+    assert tried("auto", "bfloat16") == ["openvino (bfloat16)", "eager (bfloat16)"]
+    assert tried("auto", "int8") == tried("openvino", "int8") == ["openvino (int8)"]
+    assert tried("openvino", "auto") == ["openvino (bfloat16)", "openvino (float32)"]
+    assert tried("eager", "auto") == ["eager (float32)"]
+    assert tried("compile", "auto") == ["compile (float32)"]
+    monkeypatch.setattr(openvino, "computes_bfloat16", lambda: False)
+    assert tried("auto", "auto") == ["openvino (float32)", "eager (float32)"]
+
+
+def test_without_openvino_the_reference_serves(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Any:
+        raise EngineError("OpenVINO cannot be loaded here")
+
+    monkeypatch.setattr(candidates_module, "openvino", broken)
+    assert tried("auto", "auto") == ["eager (float32)"]
+    assert "OpenVINO is not used: OpenVINO cannot be loaded here" in caplog.text
+    monkeypatch.setattr(candidates_module, "openvino_version", lambda: None)
+    assert tried("auto", "auto") == ["eager (float32)"]
+
+
+def test_the_order_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch)
+    assert tried("auto", "bfloat16") == ["compile (bfloat16)", "eager (bfloat16)"]
+    assert tried("eager", "float32") == ["eager (float32)"]
+    for engine, precision in (("openvino", "float32"), ("auto", "int8")):
+        with pytest.raises(DeviceError, match=f"engine '{engine}' does not go with device cuda:0 and precision '{precision}'"):
+            tried(engine, precision)
+
+
+def test_no_such_engine_or_combination() -> None:
+    with pytest.raises(EngineError, match="engine 'warp': it may be auto, openvino, compile, eager"):
+        tried("warp", "auto")
+    with pytest.raises(DeviceError, match="engine 'eager' does not go with device cpu and precision 'int8'"):
+        tried("eager", "int8")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_auto_takes_what_proves_itself_and_says_so(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wish = Wish(device="cpu", threads=1, cache_dir=tmp_path / "cache")
+    with caplog.at_level(logging.INFO, "sknet.model"):
+        first, second = select(checkpoint, wish), select(checkpoint, wish)
+    assert first.choice.value == second.choice.value == "openvino"
+    assert "not used" not in first.choice.reason
+    assert first.deviation is not None
+    assert first.deviation <= proof.BOUNDS[first.engine.placement.dtype.value]
+    assert caplog.text.count("exporting") == 1
+    assert len(list((tmp_path / "cache" / "graphs").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_bfloat16_that_is_too_far_falls_back_to_float32(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(openvino, "computes_bfloat16", lambda: True)
+    monkeypatch.setitem(proof.BOUNDS, "bfloat16", -1.0)
+    found = select(checkpoint, Wish(device="cpu", threads=1, cache_dir=tmp_path))
+    assert (found.choice.value, found.engine.placement.dtype.value) == ("openvino", "float32")
+    assert found.choice.reason.endswith("not used: openvino (bfloat16)")
+    assert "engine openvino (bfloat16) is not used: its answers deviate by" in caplog.text
+    with pytest.raises(EngineError, match="its answers deviate by"):  # asked for by name, it is not replaced in silence
+        select(checkpoint, Wish(engine="openvino", precision="bfloat16", device="cpu", threads=1, cache_dir=tmp_path))
+
+
+def test_a_graph_that_cannot_be_made_is_tried_once_and_the_reference_serves(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def fail(_checkpoint: Checkpoint, folder: Path) -> Any:
+        asked.append(folder)
+        raise GraphError("the network cannot be exported (ValueError)")
+
+    monkeypatch.setattr(export, "export_beside", fail)
+    monkeypatch.setattr(openvino, "computes_bfloat16", lambda: True)
+    found = select(checkpoint, Wish(device="cpu", threads=1, cache_dir=tmp_path))
+    assert (found.choice.value, found.deviation) == ("eager", None)
+    assert found.choice.reason.endswith("not used: openvino (bfloat16)")
+    assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_cache_that_cannot_be_written(checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    found = select(checkpoint, Wish(device="cpu", threads=1, precision="float32", cache_dir=tmp_path / "cache"))
+    assert found.choice.value == "openvino"
+    assert "the exported graph will not outlive this process" in caplog.text
+
+
+def test_an_engine_that_fails_its_proof_is_closed(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Engine] = []
+    real = engines.make
+
+    def make(name: str, plan: Plan) -> Engine:
+        made.append(real(name, plan))
+        made[-1].reference = np.zeros((proof.COUNT, 3), np.float32)
+        return made[-1]
+
+    monkeypatch.setattr(engines, "make", make)
+    with pytest.raises(EngineError, match="deviate"):
+        select(checkpoint, Wish(engine="eager", device="cpu", threads=1))
+    with pytest.raises(EngineError, match="closed"):
+        made[0].run(proof.images((32, 40)))
+
+
+def test_int8_without_its_graph_says_how_to_make_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="make one with `sknet calibrate --images DIR`"):
+        select(checkpoint, Wish(precision="int8", device="cpu", threads=1, cache_dir=tmp_path))
+
+
+def test_where_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert graph_folder(tmp_path) == tmp_path / "graphs"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert graph_folder(None) == tmp_path / ".cache" / "sknet" / "graphs"
+    assert selection.graph_folder is graph_folder
+
+
+def test_a_cached_graph_serves_without_torch(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from model.manager import LoadRequest, load
+model = load(LoadRequest(checkpoint="bundled:cifar10", cache_dir=Path(sys.argv[1]), threads=1))
+print(model.info.engine.value, "torch" in sys.modules, "torchvision" in sys.modules)
+"""
+    for _ in range(2):  # neither the first time, when a helper process exports it, nor the second
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=110, check=True
+        )
+        assert done.stdout.split() == ["openvino", "False", "False"]
