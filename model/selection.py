@@ -125,6 +125,7 @@ def _prove(engine: Engine, checkpoint: Checkpoint) -> float | None:
     """
     try:
         images = proof.images(checkpoint.preprocess.size)
+        engine.run(images[:1], alone=True)  # another way through the engine than the others take
         logits = np.concatenate([engine.run(image[None]) for image in images])
         if logits.shape[-1] != len(checkpoint.labels):
             raise EngineError(f"the network gives {logits.shape[-1]} outputs for {len(checkpoint.labels)} labels")

@@ -70,7 +70,7 @@ class CompileEngine:
         self.streams = self._runner.streams
         self.batch_size = self._runner.batch_size
 
-    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def run(self, batch: Batch, *, alone: bool = False) -> npt.NDArray[np.float32]:
         runner = self._runner  # read once: another thread may close the engine at any time
         if runner is None:
             raise EngineError("the engine is closed")

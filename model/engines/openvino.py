@@ -54,7 +54,7 @@ class OpenVinoEngine:
         try:
             self._parallel: _Compiled | None = _Compiled(graph, plan.spec, placement.dtype.value, streams, threads)
             self._alone = self._parallel
-            if threads > streams or threads > 1:
+            if streams > 1:
                 self._alone = _Compiled(graph, plan.spec, placement.dtype.value, 1, threads)
         except RuntimeError as error:  # OpenVINO's own: a graph that it cannot read or compile
             raise GraphError("OpenVINO cannot compile the graph") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -103,6 +105,13 @@ def test_an_engine_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(engines.ENGINES, "odd", "model.no_such_engine:Engine")
     with pytest.raises(EngineError, match=r"engine 'odd' needs model\.no_such_engine, which is not installed here"):
         engines.make("odd", plan())
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+def test_every_engine_can_be_told_that_an_image_is_alone(name: str) -> None:
+    module, _, kind = engines.ENGINES[name].partition(":")
+    run = getattr(import_module(module), kind).run
+    assert inspect.signature(run).parameters["alone"].default is False
 
 
 def test_pixels_are_normalised_as_preprocessing_does() -> None:
