@@ -102,6 +102,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         metrics = Metrics(Shared(Path(order.metrics), order.slot))
         app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics)
         server = server_of(app, settings, lambda config, app: Worker(config, app, channel))
+
     def end(*_: object) -> None:
         server.should_exit = True
 

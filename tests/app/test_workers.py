@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from asyncio.subprocess import Process
+from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -196,7 +196,7 @@ async def test_a_stop_while_the_first_still_loads(tmp_path: Path) -> None:
 
 async def test_a_stop_while_a_worker_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Process] = []
-    real = workers.create_subprocess_exec
+    real = create_subprocess_exec
 
     async def stopped_meanwhile(*arguments: Any, **options: Any) -> Process:
         made.append(await real(*arguments, **options))
