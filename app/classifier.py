@@ -140,6 +140,7 @@ class Classifier:
     def drain(self) -> None:
         """Say from now on that the service is shutting down; what was and still is accepted is finished."""
         self.state = "draining"
+        self._metrics.observe_drain()
         self._reasons = ("the service is shutting down",)
 
     async def close(self) -> None:

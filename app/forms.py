@@ -6,6 +6,7 @@ know what the parts are for, only which of them are to be kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from app.errors import MalformedRequest
 _MAX_TEXTS = 100  # parts that are no files: ignored, so a few are enough
 _MAX_TEXT_BYTES = 1 << 20
 _SPARE_FILES = 1000  # read beyond those that are kept, so that the answer can tell how many there were
+_PADDING = 64  # spaces behind a boundary: more are no padding, and the parser takes them one by one
 _COPY_BYTES = 1024  # smaller pieces are copied at once: a view costs more memory than they do
 
 
@@ -56,7 +58,9 @@ async def read_form(content_type: str, body: AsyncGenerator[bytes, None], *, wan
                     "on_end": form.finish,
                 },
             )
+            delimiters = _Delimiters(boundary, most + _SPARE_FILES + _MAX_TEXTS + 1)
             async for chunk in body:
+                delimiters.count(chunk)
                 parser.write(chunk)
         except FormParserError:
             raise _unreadable() from None  # the library's text is about its parser; ours is about the request
@@ -67,6 +71,28 @@ async def read_form(content_type: str, body: AsyncGenerator[bytes, None], *, wan
 
 def _unreadable() -> MalformedRequest:
     return MalformedRequest("the multipart body cannot be read: boundary, part headers or the number of parts are not in order")
+
+
+class _Delimiters:
+    """Counts the lines that begin with the boundary before the parser reads them.
+
+    It goes byte by byte where such a line is none of a delimiter, or has padding: megabytes of them would hold the event loop for
+    seconds. No part may hold one (RFC 2046, section 5.1.1), so what is beyond the parts that are read is out of order anyway.
+    """
+
+    def __init__(self, boundary: bytes, most: int) -> None:
+        self._delimiter = b"\r\n--" + boundary
+        self._padded = re.compile(re.escape(self._delimiter) + b"[ \t]{%d}" % _PADDING)
+        self._left = most
+        self._tail = b"\r\n"  # a body may begin with its first boundary; later: what may go on in the next chunk
+
+    def count(self, chunk: bytes) -> None:
+        """Raises MalformedRequest before anything of a chunk too much is parsed."""
+        text = self._tail + chunk
+        self._left -= text.count(self._delimiter) - self._tail.count(self._delimiter)
+        if self._left < 0 or self._padded.search(text):
+            raise _unreadable()
+        self._tail = text[-(len(self._delimiter) + _PADDING - 1) :]
 
 
 class _Form:

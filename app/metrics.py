@@ -63,9 +63,8 @@ class Metrics:
         self.queue_limit = self._gauge("sknet_queue_limit", "Most images admitted at once.", "livesum")
         self.deadline_seconds = self._gauge("sknet_deadline_seconds", "Time a request may take.", "livemax")
         self.ready_workers = self._gauge("sknet_ready_workers", "Processes with a warmed model.", "livesum")
-        self.start_time_seconds = self._gauge(
-            "sknet_start_time_seconds", "Unix time at which the youngest process started.", "livemax"
-        )
+        # Of the dead as well: it would fall at a death and rise at the start that follows, two changes of one restart.
+        self.start_time_seconds = self._gauge("sknet_start_time_seconds", "Unix time at which a process last started.", "max")
         self.model_info = self._gauge(
             "sknet_model_info", "The model that serves.", "livemax",
             "name", "variant", "digest", "engine", "device", "dtype",
@@ -95,6 +94,10 @@ class Metrics:
         self._model.set(1)
         self.model_load_seconds.set(info.load_seconds)
         self.ready_workers.set(1)
+
+    def observe_drain(self) -> None:
+        """Tell that this process serves no more."""
+        self.ready_workers.set(0)
 
     def observe_phases(self, timings: Timings, total_s: float, batch_size: int) -> None:
         """Count the phases of one image that was classified."""

@@ -24,11 +24,13 @@ from app.logs import configure
 from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
-from app.settings import Settings, load_settings, share_metrics
+from app.settings import PREFIX, Settings, load_settings, share_metrics
 from model.device import cpu_limit
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.workers")
+
+SETTLE_S = 0.05  # for the requests on connections taken at the very end to be read: without one, they are closed as idle
 
 
 class Worker(Server):
@@ -45,6 +47,16 @@ class Worker(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().remove_reader(self._channel)
+        # From here on whoever hands over sees that nobody takes, and gives to the next; what it gave before is served.
+        try:
+            self._channel.shutdown(socket.SHUT_RD)
+            while (connection := take(self._channel)) is not None:
+                self._open(connection)
+        except OSError as error:
+            logger.error("a connection was lost: %s", error.strerror)
+        if self._opening:
+            await asyncio.wait(self._opening)
+            await asyncio.sleep(SETTLE_S)
         await super().shutdown(sockets=[])
 
     def _take(self) -> None:
@@ -55,11 +67,14 @@ class Worker(Server):
         except OSError as error:
             logger.error("a connection was lost: %s", error.strerror)
             return
-        loop = asyncio.get_running_loop()
         if connection is None:
-            loop.remove_reader(self._channel)
+            asyncio.get_running_loop().remove_reader(self._channel)
             self.handle_exit(signal.SIGTERM, None)
             return
+        self._open(connection)
+
+    def _open(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         opening = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
@@ -87,14 +102,25 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         metrics = Metrics(Shared(Path(order.metrics), order.slot))
         app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics)
         server = server_of(app, settings, lambda config, app: Worker(config, app, channel))
-    # The server drains on these signals and then raises them again; a stop that was asked for is not a failure.
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    # The server drains on these signals and then raises them again; a stop that was asked for is not a failure. One that comes
+    # before the server listens to signals itself must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run()
+        signal.signal(number, end)
+    status = 0
+    try:
+        server.run()
+    except SystemExit as ended:  # it could not listen, and has said why
+        status = ended.code if isinstance(ended.code, int) else 1
     if not failures and any(thread.name == "load" for thread in threading.enumerate()):
         # A load that was given up is still inside native code, which aborts when the interpreter is taken away from it.
         logging.shutdown()
-        os._exit(0)
+        os._exit(status)
+    if status:
+        sys.exit(status)
     if not failures:
         return None
     reason = str(failures[0]) if isinstance(failures[0], ModelError) else "the model could not be loaded; the log has the reason"
@@ -122,6 +148,18 @@ def share_of(settings: Settings, cpus: int) -> Settings:
     )
 
 
+def warn_of_sums(whole: Settings, part: Settings) -> None:
+    """Log each limit that the workers together exceed, because no part of it may be smaller than one request needs."""
+    for name in ("max_queue", "max_buffered_bytes"):
+        each, limit = getattr(part, name), getattr(whole, name)
+        # Rounding up gives each worker one more at most, which is no news.
+        if each > -(-limit // whole.workers):
+            logger.warning(
+                "%s is %d, but each of %d workers has room for one request: %d together",
+                PREFIX + name.upper(), limit, whole.workers, whole.workers * each,
+            )  # fmt: skip
+
+
 def main() -> None:
     """Be the worker that the one argument orders."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,7 +168,10 @@ def main() -> None:
     settings = load_settings(order.flags)
     share_metrics(Path(order.metrics))
     configure(settings.log_format, settings.log_level, worker=order.slot)
-    sys.exit(1 if serve(share_of(settings, cpu_limit()[0]), order) else 0)
+    part = share_of(settings, cpu_limit()[0])
+    if order.slot == 0:  # once is enough
+        warn_of_sums(settings, part)
+    sys.exit(1 if serve(part, order) else 0)
 
 
 if __name__ == "__main__":

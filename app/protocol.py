@@ -70,12 +70,16 @@ class BoundedHttpTools(HttpToolsProtocol):
             self._start_clock()
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
+        rest = memoryview(data)
+        while True:  # one read may hold several requests that each offer
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                end_of_head = offer.args[0]
             head = self._head_without_offer()  # makes a new parser
             self.parser.feed_data(head)
-            self.parser.feed_data(memoryview(data)[offer.args[0] :])
+            rest = rest[end_of_head:]
 
     def _head_without_offer(self) -> bytes:
         """The head that was just read, for a new parser; the old one takes what follows for another protocol."""

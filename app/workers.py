@@ -23,7 +23,7 @@ from app.settings import Settings
 
 logger = logging.getLogger("sknet.workers")
 
-PROGRAM = (sys.executable, "-m", "app.process")
+PROGRAM = (sys.executable, "-P", "-m", "app.process")  # -P: no `app` that happens to lie in the current folder
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0  # before a worker is started again: doubled each time
 STEADY_S = 60.0  # a worker that lived that long did not die of its start
 PATIENCE_S = 5.0  # beyond the time that requests have to finish, before a worker that does not end is killed
@@ -125,20 +125,17 @@ class Supervisor:
 
     async def _run(self, slot: int) -> tuple[bool, str]:
         """One worker from its start to its end: whether it ever was ready, and in words why it ended."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        try:
+            ours, process = await self._spawn(slot)
+        except OSError as error:  # no memory, processes or file descriptors left: another time there may be
+            return False, f"it cannot be started: {error.strerror}"
         with ours:
-            with theirs:
-                order = Order(slot, theirs.fileno(), str(self._folder), dict(self._flags))
-                # In a process group of its own, so that Ctrl+C comes from here, once it can be dealt with.
-                process = await create_subprocess_exec(
-                    *self._program, order.dump(), stdin=DEVNULL, pass_fds=[theirs.fileno()], process_group=0
-                )
             self._processes[slot] = process
-            if self._stopping.is_set():
-                process.terminate()
             taker = Taker(ours)
-            self._handover.add(taker)
+            if self._stopping.is_set():  # since it was asked for: nothing listens any more
+                process.terminate()
+            else:
+                self._handover.add(taker)
             try:
                 said = await self._hear(slot, taker)
                 returned = await process.wait()
@@ -149,6 +146,22 @@ class Supervisor:
                     await process.wait()
                 forget_gauges(Shared(self._folder, slot))
         return taker.ready, said or f"process {process.pid} ended {_in_words(returned)}"
+
+    async def _spawn(self, slot: int) -> tuple[socket.socket, Process]:
+        """A new worker, and this end of the channel to it. Raises OSError where the system has no room for one."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                ours.setblocking(False)
+                order = Order(slot, theirs.fileno(), str(self._folder), dict(self._flags))
+                # In a process group of its own, so that Ctrl+C comes from here, once it can be dealt with.
+                process = await create_subprocess_exec(
+                    *self._program, order.dump(), stdin=DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return ours, process
 
     async def _hear(self, slot: int, taker: Taker) -> str:
         """Until the worker closes its end of the channel. What it said, but that it is ready."""

@@ -134,7 +134,7 @@ def _by_client(
 ) -> list[str]:
     where = urlsplit(url)
     address = [str(where.hostname), str(where.port)]
-    return [sys.executable, "-m", "app.bench.client", *address, path, content_type, str(connections), str(seconds), *files]
+    return [sys.executable, "-P", "-m", "app.bench.client", *address, path, content_type, str(connections), str(seconds), *files]
 
 
 def _run(command: list[str], seconds: float) -> str:

@@ -112,7 +112,8 @@ def service(settings: Settings, folder: Path, **changes: object) -> AbstractCont
     values = {**{name: getattr(settings, name) for name in settings.model_fields_set}, **changes}
     values |= {"host": "127.0.0.1", "port": port, "log_level": "warning", "log_format": "console"}
     flags = [text for name, value in values.items() if value is not None for text in (flag(name), str(value))]
-    return running([sys.executable, "-m", "app.cli", "serve", *flags], f"http://127.0.0.1:{port}", folder / f"{port}.log")
+    command = [sys.executable, "-P", "-m", "app.cli", "serve", *flags]  # -P: no `app` that happens to lie in the current folder
+    return running(command, f"http://127.0.0.1:{port}", folder / f"{port}.log")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ import pytest
 
 from app.bench import advice, measure, run
 from app.bench.client import Connection, get, keep_busy, post
-from app.bench.load import Load, LoadError, form, put_load, wrk_path
+from app.bench.load import Load, LoadError, _by_client, form, put_load, wrk_path
 from app.bench.process import Service, ServiceError, free_port, running
 from app.bench.report import table
+from app.settings import Settings
 from model.types import Choice
 
 # Answers every POST with the length of its body; /bad with 503. A child of its own shows that trees are seen.
@@ -232,3 +233,11 @@ def test_connections_that_are_no_numbers_are_refused(text: str) -> None:
     result = CliRunner().invoke(main, ["bench", "--connections", text])
     assert result.exit_code == 2
     assert "whole numbers from 1 up" in result.output
+
+
+def test_programs_are_not_looked_for_in_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("app.bench.measure.running", lambda command, *_: seen.append(command))
+    measure.service(Settings(), tmp_path)
+    assert seen[0][1:5] == ["-P", "-m", "app.cli", "serve"]
+    assert _by_client("http://127.0.0.1:1", "/", "", [], 1, 1.0, tmp_path, "")[1:4] == ["-P", "-m", "app.bench.client"]

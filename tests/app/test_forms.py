@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_multipart.multipart import MultipartParser
 
 from app.errors import MalformedRequest
 from app.forms import Part, read_form
@@ -97,6 +98,41 @@ async def test_boundaries_that_are_none(content_type: str) -> None:
 
 async def test_the_limits_of_parts_themselves_are_read() -> None:
     assert len(await read(form(*[('name="file"; filename="a"', b"")] * 1001, *[('name="a"', b"x")] * 100))) == 1101
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [
+        pytest.param(b"\r\n--bX" * 100_000, id="lines that begin as boundaries do"),
+        pytest.param(b"\r\n--b" + b" " * 600_000, id="spaces behind a boundary"),
+        pytest.param(b"\r\n--b" + b" \t" * 300_000, id="spaces and tabs behind a boundary"),
+        pytest.param(b"\r\n--b--" + b"\r\n--b" * 100_000, id="boundaries behind the end"),
+    ],
+)
+@pytest.mark.parametrize("step", [7, 10_000, 10_000_000])
+async def test_what_the_parser_reads_byte_by_byte_is_refused_before_it_does(
+    monkeypatch: pytest.MonkeyPatch, filler: bytes, step: int
+) -> None:
+    read_bytes = 0
+    write = MultipartParser.write
+
+    def counted(parser: MultipartParser, data: bytes) -> int:
+        nonlocal read_bytes
+        read_bytes += len(data)
+        return write(parser, data)
+
+    monkeypatch.setattr(MultipartParser, "write", counted)
+    with pytest.raises(MalformedRequest, match="cannot be read"):
+        await read(form(('name="file"; filename="a"', filler)), step=step)
+    assert read_bytes < 20_000
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+async def test_a_little_padding_is_none_to_refuse(step: int) -> None:
+    sent = form(('name="file"; filename="a"', b"x"), ('name="file"; filename="b"', b"y"))
+    padded = sent.replace(b"x\r\n--b\r\n", b"x\r\n--b" + b" " * 63 + b"\r\n")
+    assert len(padded) == len(sent) + 63
+    assert await read(padded, step=step, most=2) == [Part("file", "a", b"x"), Part("file", "b", b"y")]
 
 
 async def test_no_upload_makes_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.context import Timings
@@ -96,6 +97,8 @@ async def test_limits_and_readiness_are_told() -> None:
         assert service.metric("sknet_deadline_seconds") == 7
         assert service.metric("sknet_ready_workers") == 1
         assert 0 <= time.time() - service.metric("sknet_start_time_seconds") < 60
+        service.parts.classifier.drain()
+        assert service.metric("sknet_ready_workers") == 0
     assert b"sknet_ready_workers 0.0" in Metrics().render()
 
 
@@ -179,6 +182,16 @@ def test_of_a_dead_process_only_the_counts_stay_and_its_successor_goes_on_with_t
     assert told["sknet_ready_workers"] == 1
     forget_gauges(Shared(tmp_path, 1))
     assert len(list(tmp_path.iterdir())) == files  # however often processes are started again
+
+
+def test_a_death_and_the_start_after_it_change_the_time_of_the_last_start_once(tmp_path: Path) -> None:
+    process(tmp_path, 0)
+    before = process(tmp_path, 1)["sknet_start_time_seconds"]
+    forget_gauges(Shared(tmp_path, 1))
+    collected = MultiProcessCollector(None, str(tmp_path)).collect()  # type: ignore[no-untyped-call]
+    (family,) = [each for each in collected if each.name == "sknet_start_time_seconds"]
+    assert [sample.value for sample in family.samples] == [before]
+    assert process(tmp_path, 1)["sknet_start_time_seconds"] > before
 
 
 async def routes_of(client: httpx.AsyncClient) -> set[str]:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
-from app.process import share_of
+from app import process
+from app.handover import listen
+from app.process import Worker, serve, share_of, warn_of_sums
+from app.protocol import BoundedHttpTools
 from app.settings import Settings
+from tests.e2e.server import command, environment
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(8, 2, 4), (7, 2, 3), (2, 4, 1), (16, 3, 5)])
@@ -40,3 +54,120 @@ def test_the_starter_of_workers_imports_neither_the_application_nor_the_model() 
     code = "import sys, app.cli, app.workers; print(sorted({'fastapi', 'uvicorn', 'numpy', 'torch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_sums_beyond_the_limits_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    for workers in (2, 4):
+        whole = Settings(workers=workers, max_queue=255)
+        warn_of_sums(whole, share_of(whole, 4))
+    assert caplog.messages == []
+    whole = Settings(workers=16)
+    warn_of_sums(whole, share_of(whole, 16))
+    assert caplog.messages == [
+        "SKNET_MAX_QUEUE is 256, but each of 16 workers has room for one request: 512 together",
+        "SKNET_MAX_BUFFERED_BYTES is 400000000, but each of 16 workers has room for one request: 1600000000 together",
+    ]
+
+
+# the end
+
+
+class Stub:
+    """A server that does one thing when it runs."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.should_exit = False
+        self.run = run
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], Stub]]:
+    """Puts a stub in the place of the server; the signals are given back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def put(run: Callable[[], None]) -> Stub:
+        made = Stub(run)
+        monkeypatch.setattr(process, "server_of", lambda *_: made)
+        return made
+
+    yield put
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_server_listens_to_any_is_not_lost(stub: Callable[..., Stub], number: int) -> None:
+    server = stub(lambda: os.kill(os.getpid(), number))
+    assert serve(Settings()) is None
+    assert server.should_exit
+
+
+def fail() -> None:
+    sys.exit(3)
+
+
+def test_a_server_that_cannot_listen_gives_the_status(stub: Callable[..., Stub]) -> None:
+    stub(fail)
+    with pytest.raises(SystemExit) as ended:
+        serve(Settings())
+    assert ended.value.code == 3
+
+
+def test_a_load_that_still_runs_then_is_not_cut_off_by_the_interpreter(
+    stub: Callable[..., Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(status: int) -> None:
+        raise RuntimeError(f"left with {status}")
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    stub(fail)
+    gate = threading.Event()
+    load = threading.Thread(target=gate.wait, name="load", daemon=True)
+    load.start()
+    try:
+        with pytest.raises(RuntimeError, match="left with 3"):
+            serve(Settings())
+    finally:
+        gate.set()
+        load.join()
+
+
+def test_a_port_in_use_is_one_line_and_a_status() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            command("serve", "--port", str(port)), capture_output=True, text=True, check=False, timeout=90, env=environment()
+        )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("address already in use") == 1
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_worker_that_ends_serves_what_waits_and_gets_no_more() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("served")(scope, receive, send)
+
+    config = uvicorn.Config(app, http=BoundedHttpTools, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    unused: Any = None  # told of signals only
+    (listener,) = listen("127.0.0.1", 0)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with listener, ours, theirs, socket.create_connection(listener.getsockname(), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        worker = Worker(config, unused, theirs)
+        worker.lifespan = config.lifespan_class(config)
+        await worker.startup()
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            socket.send_fds(ours, [b"\0"], [connection.fileno()])  # the loop has no turn before the worker ends
+            await worker.shutdown()
+            with pytest.raises(BrokenPipeError):
+                socket.send_fds(ours, [b"\0"], [connection.fileno()])
+        answer = b""
+        while data := client.recv(65_536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"served")

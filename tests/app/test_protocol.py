@@ -174,6 +174,24 @@ async def test_an_offer_to_upgrade_is_ignored(connection: Connection, body: byte
     assert dict(first["headers"])[b"http2-settings"] == b"AAMAAABk"
 
 
+OFFER = b"GET /%d HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [10, 100_000])
+async def test_offers_in_a_row_are_each_ignored(connection: Connection, step: int) -> None:
+    message = b"".join(OFFER % n for n in range(3)) + GET
+    connection.send(*(message[i : i + step] for i in range(0, len(message), step)))
+    assert await connection.answers(4) == [(200, b"0")] * 4
+    assert [request["path"] for request in connection.requests] == ["/0", "/1", "/2", "/a"]
+    assert not connection.transport.closed
+
+
+async def test_a_proxy_is_not_offered_behind_an_offer_either(connection: Connection) -> None:
+    connection.send(OFFER % 0 + b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n\x16\x03")
+    await until(lambda: connection.transport.closed)
+    assert [request["path"] for request in connection.requests] == ["/0"]
+
+
 async def test_a_websocket_is_not_offered(connection: Connection) -> None:
     connection.send(GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
     assert await connection.answers(1) == [(200, b"0")]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
 import sys
+from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -190,6 +192,52 @@ async def test_a_stop_while_the_first_still_loads(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         os.kill(os.getpid(), signal.SIGTERM)
         assert await service.end() is None
+
+
+async def test_a_stop_while_a_worker_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Process] = []
+    real = create_subprocess_exec
+
+    async def stopped_meanwhile(*arguments: Any, **options: Any) -> Process:
+        made.append(await real(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)  # the supervisor hears the signal
+        return made[-1]
+
+    monkeypatch.setattr(workers, "create_subprocess_exec", stopped_meanwhile)
+    async with running(tmp_path, program("time.sleep(60)")) as service:
+        assert await service.end() is None
+    assert [process.returncode for process in made] == [-signal.SIGTERM]
+
+
+def refused(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize("where", ["create_subprocess_exec", "socket.socketpair"])
+async def test_a_restart_that_the_system_has_no_room_for_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_DELAY_S", 0.05)
+    async with running(tmp_path, program()) as service:
+        before = await service.ask_both()
+        with monkeypatch.context() as full:
+            full.setattr(f"app.workers.{where}", refused)
+            os.kill(before[1], signal.SIGKILL)
+            await until(lambda: any(m.startswith("worker 1: it cannot be started: Cannot allocate") for m in caplog.messages), 10)
+        after = await service.ask_both()
+        assert after[0] == before[0]
+        assert after[1] != before[1]
+
+
+async def test_a_first_start_that_the_system_has_no_room_for_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "create_subprocess_exec", refused)
+    async with running(tmp_path, program()) as service:
+        assert await service.end() == "it cannot be started: Cannot allocate memory"
+
+
+def test_workers_are_not_looked_for_in_the_current_folder() -> None:
+    assert workers.PROGRAM[1:] == ("-P", "-m", "app.process")
 
 
 async def test_what_does_not_end_is_killed_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
