@@ -83,7 +83,8 @@ def export(beside: bool, as_json: bool, **flags: Any) -> None:
         )
         folder = checkpoint.path.parent / BESIDE if beside else graph_folder(request.cache_dir)
         graph = export_beside(checkpoint, folder)
-        model = load(request)  # as a service does: it proves the graph, and measures
+        # As a service does: it proves the graph, and measures. The pin was held above; this graph is known to be ours.
+        model = load(replace(request, sha256=None) if beside else request)
     except ModelError as error:
         raise click.ClickException(str(error)) from None
     model.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from model.errors import EngineError, ImageError, ModelError
 from model.graphs import Graph
 from model.manager import Item, LoadedModel, LoadRequest, load
 from model.quantise import nncf, quantise
-from model.selection import graph_folder
+from model.selection import graph_folders
 from model.types import ModelInfo
 
 logger = logging.getLogger("sknet.model")
@@ -76,22 +75,30 @@ def calibrate(request: LoadRequest, photographs: Path, *, most: int, progress: P
         sha256=request.sha256,
         cache_dir=request.cache_dir,
     )
-    beside, cache = checkpoint.path.parent / export.BESIDE, graph_folder(request.cache_dir)
-    place = _place(checkpoint, beside, cache)
-    source = export.find(checkpoint, "float32", cache) or export.export_beside(checkpoint, _writable(cache, beside))
+    folders = list(graph_folders(checkpoint, request))
+    place = _place(checkpoint, *folders)
+    source = export.find(checkpoint, "float32", folders) or export.export_beside(checkpoint, _writable(*reversed(folders)))
     request = replace(request, engine="openvino", device="cpu")
     kept_out, seen, expected = _in_float32(replace(request, precision="float32"), files, most, progress, skipped)
     try:
-        graph = quantise(source, checkpoint.preprocess, [item.pixels for item in seen], place, progress)
+        # Beside its place until it is proved: a graph that serves there is not lost to one that would be refused.
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place, ignore_cleanup_errors=True) as trial:
+            made = quantise(source, checkpoint.preprocess, [item.pixels for item in seen], Path(trial), progress)
+            info, answers = _served(replace(request, precision="int8", graphs=Path(trial)), kept_out)
+            graph = graphs.move(made, place)
     except OSError as error:
         raise EngineError(f"the int8 graph cannot be written to {place}: {error.strerror or type(error).__name__}") from error
-    info, answers = _served(replace(request, precision="int8"), graph, kept_out)
     agreement = float((answers.argmax(1) == expected.argmax(1)).mean())
     return Calibration(graph, info, len(seen), len(kept_out), agreement, proof.deviation(answers, expected))
 
 
-def _place(checkpoint: Checkpoint, beside: Path, cache: Path) -> Path:
-    """Where the int8 graph goes: beside the checkpoint, which every service that uses the file finds, or into the cache."""
+def _place(checkpoint: Checkpoint, beside: Path, cache: Path | None = None) -> Path:
+    """Where the int8 graph goes: beside the checkpoint, which every service that uses the file finds, or into the cache.
+
+    With one folder, it is that one.
+    """
+    if cache is None:
+        return _writable(beside)
     place = _writable(beside, cache)
     if place == cache:
         if graphs.find(export.key_of(checkpoint, "int8"), (beside,)):
@@ -155,12 +162,11 @@ def _answers(model: LoadedModel, items: Sequence[Item]) -> npt.NDArray[np.float3
     return np.concatenate([model.run([item]) for item in items])
 
 
-def _served(request: LoadRequest, graph: Graph, items: Sequence[Item]) -> tuple[ModelInfo, npt.NDArray[np.float32]]:
-    """The answers of the int8 graph as a service would load it; one that a service would refuse is taken away again."""
+def _served(request: LoadRequest, items: Sequence[Item]) -> tuple[ModelInfo, npt.NDArray[np.float32]]:
+    """The answers of the int8 graph as a service would load it; one that a service would refuse is an error."""
     try:
         model = load(request)
     except ModelError as error:
-        shutil.rmtree(graph.path, ignore_errors=True)
         hint = "photographs of every brightness and contrast make it hold for more"
         raise EngineError(f"the int8 graph was not kept: {error}; {hint}") from error
     try:

@@ -1,14 +1,20 @@
 """A checkpoint -> an exported graph, and the helper process that makes it, so that who serves never imports torch.
 
-python -m model.export < a checkpoint as JSON     writes the graph; prints one line of JSON: the folder, or the error
+python -m model.export FOLDER     a line of JSON in: a checkpoint; a line of JSON out: the folder of the graph, or the error
+
+The helper ends with whoever started it: its standard input stays open as long as that process lives.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +55,9 @@ def key_of(checkpoint: Checkpoint, precision: str) -> Key:
     return Key(checkpoint.digest, network, f"openvino-{version}", precision)
 
 
-def find(checkpoint: Checkpoint, precision: str, folder: Path) -> Graph | None:
-    """The graph beside the checkpoint, or else in `folder`."""
-    return graphs.find(key_of(checkpoint, precision), (checkpoint.path.parent / BESIDE, folder))
+def find(checkpoint: Checkpoint, precision: str, folders: Iterable[Path]) -> Graph | None:
+    """The graph in the first of these folders that holds it whole; a folder is asked for when those before it have none."""
+    return graphs.find(key_of(checkpoint, precision), folders)
 
 
 def export(checkpoint: Checkpoint, folder: Path) -> Graph:
@@ -81,29 +87,83 @@ def export_beside(checkpoint: Checkpoint, folder: Path) -> Graph:
     Raises:
         ModelError: as `export`; a folder that cannot be written is a `GraphError`.
     """
-    command = [sys.executable, "-m", "model.export", str(folder)]
-    try:
-        done = subprocess.run(command, input=_to_json(checkpoint), capture_output=True, text=True, timeout=LIMIT_S)  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        raise GraphError(f"the export did not end within {LIMIT_S} s") from error
-    lines = done.stdout.splitlines()
-    if done.returncode not in (0, 1) or not lines:
-        logger.error("the export failed:\n%s", done.stderr[-4000:])
-        raise GraphError(f"the helper process of the export ended with status {done.returncode}; the log has its last words")
-    answer = json.loads(lines[-1])
+    status, out, err = _helped(_to_json(checkpoint), folder)
+    lines = out.splitlines()
+    answer = _parsed(lines[-1]) if status in (0, 1) and lines else None
+    if answer is None:
+        logger.error("the export failed:\n%s", err[-4000:])
+        raise GraphError(f"the helper process of the export ended with status {status}; the log has its last words")
     if "error" in answer:
         raise {e.__name__: e for e in _RAISED}.get(answer["error"], GraphError)(answer["text"])
-    found = find(checkpoint, "float32", folder)
+    found = find(checkpoint, "float32", (folder,))
     if found is None:
         raise GraphError(f"the graph exported into {folder} cannot be read back")
     return found
 
 
+def _helped(request: str, folder: Path) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of the helper process."""
+    # -P: no module that lies in the current folder is taken for one of this program's or its libraries'.
+    command = [sys.executable, "-P", "-m", "model.export", str(folder)]
+    theirs, ours = os.pipe()  # not Popen's own: `communicate` would close that one at once
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+        )
+    except OSError as error:
+        os.close(ours)
+        raise GraphError(f"the helper process of the export cannot be started: {error.strerror or error}") from error
+    finally:
+        os.close(theirs)
+    # More than a pipe holds, perhaps: a helper that does not read must not keep this thread past the limit.
+    feeding = threading.Thread(target=_feed, args=(ours, request), name="export-request", daemon=True)
+    feeding.start()
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise GraphError(f"the export did not end within {LIMIT_S} s") from error
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        feeding.join()
+        os.close(ours)
+    return process.returncode, out, err
+
+
+def _feed(pipe: int, request: str) -> None:
+    left = memoryview(request.encode() + b"\n")
+    with suppress(OSError):  # a helper that died: its status and last words say more
+        while left:
+            left = left[os.write(pipe, left) :]
+
+
+def _parsed(line: str) -> dict[str, str] | None:
+    """What the helper answered; None for a line that is a library's."""
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) and ("error" in answer or "graph" in answer) else None
+
+
 def main() -> int:
     """The helper process."""
-    answer = _answer(sys.stdin.read(), Path(sys.argv[1]))
+    request = sys.stdin.readline()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer = _answer(request, Path(sys.argv[1]))
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "error" in answer else 0
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, which comes with the end of the process that holds the other side, however it ends."""
+    # Not through sys.stdin: an interpreter that ends while a thread is in there aborts on its lock.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 def _answer(request: str, folder: Path) -> dict[str, str]:

@@ -13,9 +13,10 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ logger = logging.getLogger("sknet.model")
 FORMAT = 1  # of the folder and of what the network's code makes of a checkpoint; another one is another key
 FILES = ("graph.xml", "graph.bin", "reference.npy")
 CARD = "card.json"
+LEFT_BEHIND_S = 3600  # far longer than writing takes: what is older was left by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def write(
         OSError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     place = folder / key.folder
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
@@ -117,6 +120,25 @@ def write(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Graph(place, key, reference, parameters, gmacs, note)
+
+
+def move(graph: Graph, folder: Path) -> Graph:
+    """Put a graph into its place in another folder of the same file system, over whatever lies there.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    place = folder / graph.key.folder
+    _put(graph.path, place)
+    return replace(graph, path=place)
+
+
+def _sweep(folder: Path) -> None:
+    for pattern in (".unfinished-*", ".old-*"):
+        for left in folder.glob(pattern):
+            with suppress(OSError):  # another process may sweep as well
+                if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _put(made: Path, place: Path) -> None:

@@ -36,7 +36,6 @@ class LoadRequest(Wish):
     checkpoint: str
     variant: str | None = None
     labels_file: Path | None = None
-    sha256: str | None = None
     preprocess: str = "fast"
     max_pixels: int = 50_000_000
 

@@ -6,8 +6,9 @@ import atexit
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ class Wish:
     """How a checkpoint should run: "auto" and 0 leave it to what the machine has.
 
     `cache_dir` is where downloads and exported graphs are kept: the hub's own cache and ~/.cache/sknet where it is None.
+    `sha256` pins the weights file; graphs that lie beside the file are not pinned with it, so they do not count then.
+    `graphs` is the only folder to look into for graphs, where it is given.
     """
 
     engine: str = "auto"
@@ -38,6 +41,8 @@ class Wish:
     streams: int = 0
     batch_size: int = 0
     cache_dir: Path | None = None
+    sha256: str | None = None
+    graphs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,40 @@ def select(checkpoint: Checkpoint, wish: Wish) -> Selected:
 
 
 def graph_folder(cache_dir: Path | None) -> Path:
-    """Where exported graphs are kept."""
-    return (cache_dir or Path.home() / ".cache" / "sknet") / "graphs"
+    """Where exported graphs are kept; where there is no home folder either, one for the life of this process.
+
+    Raises:
+        GraphError: not even that can be made.
+    """
+    if cache_dir is not None:
+        return cache_dir / "graphs"
+    try:
+        return Path.home() / ".cache" / "sknet" / "graphs"
+    except RuntimeError:  # no HOME, and a user id without an entry
+        return _passing("this user has no home folder to keep graphs in")
+
+
+def graph_folders(checkpoint: Checkpoint, wish: Wish) -> Iterator[Path]:
+    """Where a graph of the checkpoint may lie, in the order of search. The last is where a new one goes.
+
+    What is bundled came with this program, graphs included. Beside another file lies what anybody put there, and it is proved
+    by answers that lie there as well: who pins the file asks for more.
+
+    Raises:
+        GraphError: as `graph_folder`, when it comes to the last.
+    """
+    if wish.graphs is not None:
+        yield wish.graphs
+        return
+    if wish.sha256 is None or checkpoint.reference.startswith("bundled:"):
+        yield checkpoint.path.parent / export.BESIDE
+    yield graph_folder(wish.cache_dir)
 
 
 def _plan(checkpoint: Checkpoint, wish: Wish, candidate: Candidate) -> Plan:
     return Plan(
         network=partial(build_network, checkpoint),
-        graph=partial(_graph, checkpoint, candidate.placement.dtype.value, graph_folder(wish.cache_dir)),
+        graph=partial(_graph, checkpoint, candidate.placement.dtype.value, wish),
         spec=checkpoint.preprocess,
         placement=candidate.placement,
         streams=wish.streams,
@@ -92,15 +123,15 @@ def _plan(checkpoint: Checkpoint, wish: Wish, candidate: Candidate) -> Plan:
     )
 
 
-def _graph(checkpoint: Checkpoint, dtype: str, folder: Path) -> Graph:
+def _graph(checkpoint: Checkpoint, dtype: str, wish: Wish) -> Graph:
     """The exported graph; made now if there is none, but for int8, which needs photographs."""
     precision = "int8" if dtype == "int8" else "float32"
-    found = export.find(checkpoint, precision, folder)
+    found = export.find(checkpoint, precision, graph_folders(checkpoint, wish))
     if found is not None:
         return found
     if precision == "int8":
         raise GraphError(f"there is no int8 graph of {checkpoint.reference}: make one with `sknet calibrate --images DIR`")
-    folder = _writable(folder)
+    folder = _writable(graph_folder(wish.cache_dir))
     logger.info("exporting %s for the engine, once; the graph is kept in %s", checkpoint.reference, folder)
     return export.export_beside(checkpoint, folder)
 
@@ -112,10 +143,24 @@ def _writable(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        passing = tempfile.mkdtemp(prefix="sknet-graphs-")
-        atexit.register(shutil.rmtree, passing, ignore_errors=True)
-        logger.warning("%s cannot be written (%s): the exported graph will not outlive this process", folder, error.strerror)
-        return Path(passing)
+        return _passing(f"{folder} cannot be written ({error.strerror})")
+
+
+@cache  # one a process, so that the next candidate does not export again
+def _passing_folder() -> Path:
+    made = Path(tempfile.mkdtemp(prefix="sknet-graphs-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def _passing(because: str) -> Path:
+    try:
+        folder = _passing_folder()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise GraphError(f"{because}, and no temporary folder can be made ({reason})") from error
+    logger.warning("%s: the exported graph will not outlive this process", because)
+    return folder
 
 
 def _prove(engine: Engine, checkpoint: Checkpoint) -> float | None:

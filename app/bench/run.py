@@ -78,7 +78,7 @@ def _steps(
     try:
         info = model.info
         found = [measure.engine(model, small, seconds)]
-        for size in {1, 8} - {found[0].batch_size}:
+        for size in _other_sizes(found[0].batch_size):
             found.append(measure.engine(model, small, seconds, batch_size=size))
         decoded = (measure.decoding(model, small, seconds), measure.decoding(model, large, seconds))
     finally:
@@ -100,6 +100,11 @@ def _steps(
         "decoding": {name: _rounded(asdict(each)) for name, each in zip(("small", "large"), decoded, strict=True)},
     }  # fmt: skip
     return found, decoded
+
+
+def _other_sizes(batch_size: int) -> list[int]:
+    """Never above the engine's own: one that likes single images would run a batch one by one, and seem to be fast at it."""
+    return [size for size in (1, 8) if size < batch_size]
 
 
 def _other_streams(streams: int, threads: int) -> list[int]:

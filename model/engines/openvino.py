@@ -47,7 +47,7 @@ class OpenVinoEngine:
         self.placement = placement
         threads = int(placement.threads.value)
         streams = min(plan.streams or threads, threads)
-        self.streams = Choice(str(streams), "asked for" if plan.streams else "one a thread: images side by side beat shared work")
+        self.streams = Choice(str(streams), _why(plan.streams, threads))
         graph = plan.graph()
         self.parameters, self.gmacs, self.reference = graph.parameters, graph.gmacs, graph.reference
         self._spec = plan.spec
@@ -70,6 +70,15 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._parallel = self._alone = None  # type: ignore[assignment]
+
+
+def _why(asked: int, threads: int) -> str:
+    """The reason for the number of streams."""
+    if not asked:
+        return "one a thread: images side by side beat shared work"
+    if asked <= threads:
+        return "asked for"
+    return f"asked for {asked}, but there {'is only 1 thread' if threads == 1 else f'are only {threads} threads'}"
 
 
 class _Compiled:

@@ -202,6 +202,10 @@ def test_other_streams_are_those_worth_a_try() -> None:
     assert run._other_streams(16, 16) == [1, 8]
 
 
+def test_no_batch_is_measured_that_the_engine_would_take_apart() -> None:
+    assert [run._other_sizes(size) for size in (1, 4, 8, 32)] == [[], [1], [1], [1, 8]]
+
+
 def test_a_table_keeps_its_columns() -> None:
     assert table([("name", "n"), ("a", "1.0"), ("long one", "10.0")]).splitlines() == [
         "name         n",

@@ -124,7 +124,7 @@ def test_it_lies_beside_the_checkpoint_and_says_what_it_is(made: Made) -> None:
     assert found.note == graph.note
     assert f"over {made.result.images} images" in graph.note
     assert "NNCF 3." in graph.note
-    source = export.find(checkpoint, "float32", graph_folder(made.folder / "cache"))
+    source = export.find(checkpoint, "float32", [graph_folder(made.folder / "cache")])
     assert source is not None
     assert np.array_equal(found.reference, source.reference)  # proved by float32's answers, not by its own
     assert (found.parameters, found.gmacs) == (source.parameters, source.gmacs)
@@ -230,6 +230,32 @@ def test_a_graph_that_would_be_refused_is_not_kept(fresh: Path, images: Path, mo
     with pytest.raises(EngineError, match=r"was not kept: its answers deviate by .* from the float32 reference's"):
         run(fresh, images)
     assert list((fresh / "graphs").iterdir()) == []
+
+
+def test_a_graph_that_serves_is_not_lost_to_one_that_would_be_refused(
+    made: Made, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "checkpoint")
+    before = {path.name: path.read_bytes() for path in folder.glob("graphs/*/*")}
+    assert len(before) == 4
+    with monkeypatch.context() as patch:
+        patch.setitem(proof.BOUNDS, "int8", 1e-9)
+        with pytest.raises(EngineError, match="was not kept"):
+            run(folder, images, most=8)
+    assert {path.name: path.read_bytes() for path in folder.glob("graphs/*/*")} == before
+    assert [path.name for path in (folder / "graphs").iterdir()] == [made.result.graph.path.name]
+    again = run(folder, images, most=8)  # and one that is not refused takes its place
+    assert again.graph.path.name == made.result.graph.path.name
+    assert (again.graph.path / "card.json").read_bytes() != before["card.json"]
+
+
+def test_with_a_pin_it_goes_where_a_pinned_service_looks(fresh: Path, images: Path) -> None:
+    pinned = request(fresh, sha256=resolve(str(fresh / "tiny.safetensors")).digest)
+    told = Told()
+    result = calibrate(pinned, images, most=8, progress=told.progress, skipped=told.skip)
+    assert result.graph.path.parent == graph_folder(fresh / "cache")
+    assert not (fresh / "graphs").exists()
+    load(request(fresh, sha256=pinned.sha256, precision="int8")).close()
 
 
 def test_ranges_of_dark_pictures_are_refused(fresh: Path, images: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,17 +34,14 @@ def test_the_helper_process_writes_what_this_one_would(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_a_graph_beside_the_checkpoint_comes_first(tmp_path: Path) -> None:
+def test_it_is_found_where_it_lies(tmp_path: Path) -> None:
     checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
-    cached = export.export(checkpoint, tmp_path / "cache")
-    found = export.find(checkpoint, "float32", tmp_path / "cache")
+    made = export.export(checkpoint, tmp_path / "cache")
+    found = export.find(checkpoint, "float32", (tmp_path / "graphs", tmp_path / "cache"))
     assert found is not None
-    assert found.path == cached.path
-    shutil.copytree(tmp_path / "cache", tmp_path / export.BESIDE)
-    found = export.find(checkpoint, "float32", tmp_path / "cache")
-    assert found is not None
-    assert found.path.parent == tmp_path / "graphs"
-    assert export.find(checkpoint, "int8", tmp_path / "cache") is None
+    assert found.path == made.path
+    assert export.find(checkpoint, "float32", (tmp_path / "graphs",)) is None
+    assert export.find(checkpoint, "int8", (tmp_path / "cache",)) is None
 
 
 def test_other_preprocessing_is_another_graph(tmp_path: Path) -> None:
@@ -79,37 +75,91 @@ def test_what_the_helper_answers(tmp_path: Path) -> None:
     assert "fc.bias" in unlike["text"]
 
 
-def test_a_helper_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def helper(monkeypatch: pytest.MonkeyPatch, program: str) -> list[subprocess.Popen[str]]:
+    """Another program in the helper's place; what was started."""
+    real, started = subprocess.Popen, []
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(real([sys.executable, "-c", program, command[-1]], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("import os, sys; sys.stderr.write('last words'); sys.stderr.flush(); os.abort()", "ended with status -6"),
+        ("import sys; print('a library says hello'); sys.exit('last words')", "ended with status 1"),
+        ("import sys; print(5); sys.exit('last words')", "ended with status 1"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff\\n'); sys.stderr.buffer.write(b'\\xff last words')", "ended with status 0"),
+    ],
+)
+def test_a_helper_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, program: str, says: str
+) -> None:
     checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
-    real = subprocess.run
-
-    def killed(_command: list[str], **options: Any) -> Any:
-        return real(
-            [sys.executable, "-c", "import os, sys; sys.stderr.write('last words'); sys.stderr.flush(); os.abort()"], **options
-        )
-
-    monkeypatch.setattr(subprocess, "run", killed)
-    with pytest.raises(GraphError, match="the helper process of the export ended with status -6"):
+    helper(monkeypatch, program)
+    with pytest.raises(GraphError, match=f"the helper process of the export {says}"):
         export.export_beside(checkpoint, tmp_path)
     assert "last words" in caplog.text
 
-    def late(command: list[str], **_: Any) -> Any:
-        raise subprocess.TimeoutExpired(command, 900)
 
-    monkeypatch.setattr(subprocess, "run", late)
-    with pytest.raises(GraphError, match="did not end within 900 s"):
+def test_a_helper_that_never_reads_or_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
+    started = helper(monkeypatch, "import time; time.sleep(600)")
+    monkeypatch.setattr(export, "LIMIT_S", 0.2)
+    monkeypatch.setattr(export, "_to_json", lambda _: "x" * 10_000_000)  # more than any pipe holds
+    with pytest.raises(GraphError, match=r"did not end within 0\.2 s"):
         export.export_beside(checkpoint, tmp_path)
+    assert [process.returncode for process in started] == [-9]
+
+
+def test_a_helper_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    with pytest.raises(GraphError, match="the helper process of the export cannot be started: Cannot allocate memory"):
+        export.export_beside(checkpoint, tmp_path)
+    assert not before or len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_helper_ends_when_who_started_it_is_killed(tmp_path: Path) -> None:
+    """The one in between is killed while its helper exports; the helper holds this test's pipe open as long as it lives."""
+    forever = "export._answer = lambda *_: (print('at work', file=sys.stderr, flush=True), time.sleep(600))"
+    helper = f"import sys, time; from model import export; {forever}; export.main()"
+    program = f"""
+import subprocess, sys
+from pathlib import Path
+from model import export
+real = subprocess.Popen
+def start(command, **options):
+    return real([sys.executable, "-c", {helper!r}, command[-1]], **{{**options, "stderr": None}})
+subprocess.Popen = start
+export._helped("{{}}", Path("."))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as between:
+        assert between.stderr is not None
+        assert between.stderr.readline() == "at work\n"
+        between.kill()
+        assert between.stderr.read() == ""  # comes back when the last who holds it has ended
+
+
+def test_no_module_of_the_current_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
+    (tmp_path / "json.py").write_text("import os; os.abort()")
+    monkeypatch.chdir(tmp_path)
+    assert export.export_beside(checkpoint, tmp_path / "graphs").path.is_dir()
 
 
 def test_without_torch_the_helper_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
-    real = subprocess.run
-
-    def slim(command: list[str], **options: Any) -> Any:
-        program = "import sys; sys.modules['torch'] = None; from model.export import main; sys.exit(main())"
-        return real([sys.executable, "-c", program, command[-1]], **options)
-
-    monkeypatch.setattr(subprocess, "run", slim)
+    helper(monkeypatch, "import sys; sys.modules['torch'] = None; from model.export import main; sys.exit(main())")
     with pytest.raises(GraphError, match="exporting needs torch, which is not installed here"):
         export.export_beside(checkpoint, tmp_path)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +134,28 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         write(tmp_path, save=full)
     assert list(tmp_path.iterdir()) == []
     assert graphs.find(KEY, [tmp_path]) is None
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    names = [".unfinished-old", ".old-old", ".unfinished-new", ".old-new", "another"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "graph.bin").write_bytes(b"weights")
+        if not name.endswith("new"):
+            os.utime(tmp_path / name, (time.time() - 3700,) * 2)
+    write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".unfinished-new", ".old-new", "another", KEY.folder}
+
+
+def test_a_graph_is_moved_over_another(tmp_path: Path) -> None:
+    write(tmp_path / "place")
+    other = graphs.write(tmp_path / "trial", KEY, REFERENCE + 1, 7, 0.5, save)
+    moved = graphs.move(other, tmp_path / "place")
+    found = graphs.find(KEY, [tmp_path / "place"])
+    assert found is not None
+    assert found.path == moved.path
+    np.testing.assert_array_equal(found.reference, REFERENCE + 1)
+    assert [path.name for path in (tmp_path / "place").iterdir()] == [KEY.folder]
 
 
 def test_several_writers_at_once_leave_one_whole_graph(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ from model.engines import openvino, proof
 from model.engines.base import Engine, Plan
 from model.engines.candidates import candidates
 from model.errors import DeviceError, EngineError, GraphError
-from model.selection import Wish, graph_folder, select
+from model.selection import Wish, graph_folder, graph_folders, select
 from model.types import Choice
-from tests.model.small import write
+from tests.model.small import tiny, write
 
 SPEC = {"size": [32, 40]}
 
@@ -165,6 +168,72 @@ def test_where_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert graph_folder(None) == tmp_path / ".cache" / "sknet" / "graphs"
     assert selection.graph_folder is graph_folder
+
+
+def test_where_a_graph_is_looked_for(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    beside, cache = tmp_path / "graphs", tmp_path / "cache" / "graphs"
+    bundled = replace(checkpoint, reference="bundled:any")
+    wish = Wish(cache_dir=tmp_path / "cache")
+    pinned = replace(wish, sha256="0" * 64)
+    assert list(graph_folders(checkpoint, wish)) == list(graph_folders(bundled, pinned)) == [beside, cache]
+    assert list(graph_folders(checkpoint, pinned)) == [cache]
+    assert list(graph_folders(checkpoint, replace(wish, graphs=tmp_path))) == [tmp_path]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_with_a_pin_a_graph_of_other_weights_beside_the_file_does_not_answer(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Whoever can write beside the file can write a graph that proves itself, with the key of the pinned weights."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = tiny()
+    other.fc.bias.data += 7
+    made = export.export(resolve(str(write(folder, other.state_dict(), preprocess=SPEC))), folder / "graphs")
+    planted = tmp_path / "graphs" / export.key_of(checkpoint, "float32").folder
+    shutil.copytree(made.path, planted)
+    card = (planted / "card.json").read_text()
+    (planted / "card.json").write_text(card.replace(made.key.checkpoint, checkpoint.digest))
+
+    wish = Wish(engine="openvino", precision="float32", device="cpu", threads=1, cache_dir=tmp_path / "cache")
+    images = proof.images((32, 40))
+    expected = proof.reference(tiny(), checkpoint.preprocess)
+    fooled = select(checkpoint, wish).engine.run(images)
+    assert np.abs(fooled - expected).max() > 6
+    pinned = select(checkpoint, replace(wish, sha256=checkpoint.digest)).engine.run(images)
+    np.testing.assert_allclose(pinned, expected, rtol=0, atol=1e-4)
+    assert (tmp_path / "cache" / "graphs" / planted.name).is_dir()
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_a_home_graphs_are_kept_for_the_life_of_the_process(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Path, "home", _no_home)
+    assert select(checkpoint, Wish(engine="eager", device="cpu", threads=1)).choice.value == "eager"
+    assert "home" not in caplog.text  # the reference needs no graph
+    found = select(checkpoint, Wish(device="cpu", threads=1, precision="float32"))
+    assert found.choice.value == "openvino"
+    assert "this user has no home folder to keep graphs in: the exported graph will not outlive this process" in caplog.text
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_where_no_folder_can_be_made_at_all_the_reference_serves(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(**_: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    selection._passing_folder.cache_clear()
+    monkeypatch.setattr(tempfile, "mkdtemp", read_only)
+    monkeypatch.setattr(Path, "home", _no_home)
+    (tmp_path / "cache").write_text("a file, not a folder")
+    for cache_dir in (None, tmp_path / "cache"):
+        with pytest.raises(GraphError, match=r"no temporary folder can be made \(Read-only file system\)"):
+            select(checkpoint, Wish(engine="openvino", device="cpu", threads=1, cache_dir=cache_dir))
+        assert select(checkpoint, Wish(device="cpu", threads=1, cache_dir=cache_dir)).choice.value == "eager"
 
 
 def test_a_cached_graph_serves_without_torch(tmp_path: Path) -> None:
