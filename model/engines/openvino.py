@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,10 +54,11 @@ class OpenVinoEngine:
         self.parameters, self.gmacs, self.reference = graph.parameters, graph.gmacs, graph.reference
         self._spec = plan.spec
         try:
-            self._parallel: _Compiled | None = _Compiled(graph, plan.spec, placement.dtype.value, streams, threads)
+            read = cache(partial(_read, graph, plan.spec))  # once for both: each reading maps the weights anew
+            self._parallel: _Compiled | None = _Compiled(read, plan.spec.size, placement.dtype.value, streams, threads)
             self._alone = self._parallel
             if streams > 1:
-                self._alone = _Compiled(graph, plan.spec, placement.dtype.value, 1, threads)
+                self._alone = _Compiled(read, plan.spec.size, placement.dtype.value, 1, threads)
         except RuntimeError as error:  # OpenVINO's own: a graph that it cannot read or compile
             raise GraphError("OpenVINO cannot compile the graph") from error
 
@@ -84,8 +87,8 @@ def _why(asked: int, threads: int) -> str:
 class _Compiled:
     """One compilation, with a request for each call that runs at once; called from several threads."""
 
-    def __init__(self, graph: Graph, spec: PreprocessSpec, dtype: str, streams: int, threads: int) -> None:
-        self._graph, self._spec = graph, spec
+    def __init__(self, read: Callable[[str], Any], size: tuple[int, int], dtype: str, streams: int, threads: int) -> None:
+        self._read = read
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS.get(dtype) or ("bf16" if computes_bfloat16() else "f32"),
             "NUM_STREAMS": streams,
@@ -97,7 +100,7 @@ class _Compiled:
         self._models: dict[str, Any] = {}
         # The first inferences of a process must not come together in several threads: the binding can then deadlock
         # against the interpreter's lock. Here is one thread, and every process that serves passes here first.
-        self(np.zeros((1, *spec.size, 3), np.uint8))
+        self(np.zeros((1, *size, 3), np.uint8))
 
     def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         kind = image.dtype.name
@@ -113,12 +116,14 @@ class _Compiled:
     def _compile(self, kind: str) -> deque[Any]:
         """Compile for pixels (uint8) or for normalised input (float32), which is asked for by tensor protocols only."""
         if kind not in self._models:
-            model = core().read_model(self._graph.xml)
-            if kind == "uint8":
-                model = _takes_pixels(model, self._spec)
-            self._models[kind] = core().compile_model(model, "CPU", self._config)
+            self._models[kind] = core().compile_model(self._read(kind), "CPU", self._config)
             self._free[kind] = deque()
         return self._free[kind]
+
+
+def _read(graph: Graph, spec: PreprocessSpec, kind: str) -> Any:
+    model = core().read_model(graph.xml)
+    return _takes_pixels(model, spec) if kind == "uint8" else model
 
 
 def _takes_pixels(model: Any, spec: PreprocessSpec) -> Any:
