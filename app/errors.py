@@ -6,9 +6,15 @@
     ├── BodyTooLarge          refused from Content-Length, or by counting
     ├── BodyTimeout           the body did not arrive in time
     ├── UnsupportedMedia      a media type that is not accepted
+    ├── Unauthorised          no key, or one that is not known
+    ├── ScopeForbidden        a key that may do other things, or admin calls where nothing opened them
+    ├── ReferenceForbidden    weights from where the settings allow none
+    ├── CheckpointRefused     weights that were asked for and cannot serve
     ├── SourceForbidden       an image from where the settings allow none
+    ├── SourceUnreachable     an image that could not be fetched
     ├── ModelNotFound         no model of that name
     ├── Overloaded            no room; come back in `retry_after` seconds
+    ├── RateLimited           too many requests of one key; come back in `retry_after` seconds
     ├── NotReady              no model serves yet, or no longer
     └── DeadlinePassed        the answer would come too late
 
@@ -64,8 +70,37 @@ class UnsupportedMedia(AppError):
         self.allowed = tuple(allowed)
 
 
+class Unauthorised(AppError):
+    """No key, or one that is not known; the text never tells which keys there are."""
+
+
+class ScopeForbidden(AppError):
+    """A key without the scope that the call needs, or an admin call where neither keys nor the settings opened it."""
+
+    def __init__(self, message: str, needed: str) -> None:
+        super().__init__(message)
+        self.allowed = (needed,)
+
+
+class ReferenceForbidden(AppError):
+    """Weights from a place that may not be named over HTTP."""
+
+    def __init__(self, given: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"the checkpoint {given[:100]!r} may not be loaded over HTTP; allowed: {', '.join(allowed)}")
+        self.value = given[:100]
+        self.allowed = tuple(allowed)
+
+
+class CheckpointRefused(AppError):
+    """Weights that were asked for and cannot serve: what served before still does. The text is a `ModelError`'s."""
+
+
 class SourceForbidden(AppError):
     """An image from a place that the settings do not allow."""
+
+
+class SourceUnreachable(AppError):
+    """An image that could not be fetched from where it should come from."""
 
 
 class ModelNotFound(AppError):
@@ -81,6 +116,15 @@ class Overloaded(AppError):
 
     def __init__(self, what: str, limit: int, retry_after: int) -> None:
         super().__init__(f"the service is at its limit of {limit} {what}; try again in {retry_after} s")
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class RateLimited(AppError):
+    """Too many requests of one key or client. `limit` in requests a second, `retry_after` in seconds."""
+
+    def __init__(self, limit: float, retry_after: int) -> None:
+        super().__init__(f"more than {limit:g} requests a second; try again in {retry_after} s")
         self.limit = limit
         self.retry_after = retry_after
 

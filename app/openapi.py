@@ -22,6 +22,12 @@ _TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAAN
 _DETAILS = {
     "malformed-request": "the body is empty",
     "source-forbidden": "images by url are switched off on this service; send the image itself",
+    "unauthorised": "send a key in the header Authorization: Bearer KEY",
+    "scope-forbidden": "this key may predict; loading models needs the scope admin",
+    "reference-forbidden": str(app_errors.ReferenceForbidden("/etc/passwd", ["bundled names", "registry names"])),
+    "checkpoint-refused": "the file is damaged",
+    "source-unreachable": "the image could not be fetched: the server answered 404",
+    "rate-limited": str(app_errors.RateLimited(10, 1)),
     "model-not-found": str(app_errors.ModelNotFound("other", ["default"])),
     "not-found": "There is no route /classfy.",
     "method-not-allowed": "GET is not allowed here; allowed: POST.",

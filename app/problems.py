@@ -51,6 +51,12 @@ INTERNAL = Row(500, "internal-error", "Something went wrong in the service")
 
 TABLE: dict[type[Exception], Row] = {
     errors.MalformedRequest: Row(400, "malformed-request", "The request cannot be read"),
+    errors.Unauthorised: Row(401, "unauthorised", "A key is needed"),
+    errors.ScopeForbidden: Row(403, "scope-forbidden", "The key does not allow this"),
+    errors.ReferenceForbidden: Row(403, "reference-forbidden", "The checkpoint may not come from there"),
+    errors.CheckpointRefused: Row(422, "checkpoint-refused", "The checkpoint cannot serve"),
+    errors.SourceUnreachable: Row(422, "source-unreachable", "The image could not be fetched"),
+    errors.RateLimited: Row(429, "rate-limited", "Too many requests", retry=True),
     errors.SourceForbidden: Row(403, "source-forbidden", "Images may not come from there"),
     errors.ModelNotFound: Row(404, "model-not-found", "No such model"),
     errors.BodyTimeout: Row(408, "body-timeout", "The body did not arrive in time"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SKNET_"
@@ -36,6 +36,39 @@ class Settings(BaseSettings):
         5, ge=1, le=3600, description="Seconds an idle connection is kept open, and that a request's headers may take."
     )
     drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")
+    max_connections: int = Field(
+        0, ge=0, le=1_000_000, description="Most open connections of a process; 0 takes what the limit on open files leaves."
+    )
+    max_header_bytes: int = Field(
+        65_536, ge=1024, le=16_777_216, description="Most bytes of a request line with its headers, and of trailers."
+    )
+    max_headers: int = Field(256, ge=16, le=100_000, description="Most headers of a request.")
+
+    # who may ask
+    api_keys: SecretStr | None = Field(
+        None, description="Keys that open the service, separated by commas: KEY or NAME:SCOPES:sha256:HEX; none leaves it open."
+    )
+    api_keys_file: Path | None = Field(None, description="The same, one a line; read again when it changes.")
+    open_admin: bool = Field(False, description="Whether admin calls (loading, unloading) are open where there are no keys.")
+    rate_limit: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second that a key, or without keys a client address, may make; 0: any number.",
+    )
+    rate_burst: int = Field(20, ge=1, le=1_000_000, description="Requests that may come at once before the rate counts.")
+    cors_origins: str = Field(
+        "", description="Origins whose pages may call the service from a browser, separated by commas; * for all."
+    )
+
+    # where images may come from
+    allow_urls: bool = Field(False, description='Whether {"url": ...} is fetched: http and https, public addresses only.')
+    url_hosts: str = Field(
+        "", description="The only hosts that are fetched from, separated by commas (.example.org with all below); empty: any."
+    )
+    url_ports: str = Field("80,443", description="Ports that are fetched from, separated by commas.")
+    url_redirects: int = Field(3, ge=0, le=20, description="Most redirects followed, each checked like the first address.")
+    url_timeout_s: float = Field(5.0, gt=0, le=3600, description="Seconds that fetching an image may take, within the deadline.")
 
     # what it serves
     checkpoint: Annotated[str, StringConstraints(min_length=1)] = Field(
@@ -53,6 +86,10 @@ class Settings(BaseSettings):
     )
     model_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         "default", description="Name of the model in the API."
+    )
+
+    model_dir: Path | None = Field(
+        None, description="Folder whose files may be loaded by `POST /models/{name}/load`; none where not given."
     )
 
     # what it runs on
@@ -84,9 +121,26 @@ class Settings(BaseSettings):
     max_batch_body_bytes: int = Field(100_000_000, ge=1, description="Largest body of a batch.")
     max_buffered_bytes: int = Field(400_000_000, ge=1, description="Most bytes of all bodies in flight together.")
     max_pixels: int = Field(50_000_000, ge=1, description="Most pixels of an image, read from its header before decoding.")
+    max_side: int = Field(65_535, ge=1, le=1_000_000, description="Most pixels of an image's longer side.")
+    max_frames: int = Field(1000, ge=1, le=1_000_000, description="Most frames of an image; only the first one is decoded.")
+    max_metadata_bytes: int = Field(
+        4_000_000, ge=65_536, le=1_000_000_000, description="Most bytes of an image's EXIF data, and of its ICC profile."
+    )
+    decode_s: float = Field(
+        5.0, gt=0, le=3600, description="Seconds that decoding may take in the guarded process, before that is killed."
+    )
+    decode_memory_bytes: int = Field(
+        1_500_000_000,
+        ge=100_000_000,
+        description="Address space of the guarded process that decodes what is not JPEG, PNG or WebP.",
+    )
     max_images: int = Field(32, ge=1, le=10_000, description="Most images in a batch request.")
     max_queue: int = Field(256, ge=1, description="Most images admitted at once; the rest is told when to come back.")
     deadline_s: float = Field(10.0, gt=0, le=3600, description="Seconds a request may take, its upload included.")
+
+    stuck_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds after which a call of the engine counts as stuck and the model is loaded anew."
+    )
 
     # what it says
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal, else json.")
@@ -136,6 +190,8 @@ def allowed(field: str) -> str:
 
 
 def _in_words(schema: dict[str, Any]) -> str:
+    if schema.get("type") == "boolean":
+        return "true or false"
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     if schema.get("pattern") == r"^(auto|cpu|cuda(:\d{1,3})?)$":

@@ -14,6 +14,8 @@ const PLAIN = {
   "body-too-large": "This file is too large. A smaller copy of the image will do just as well.",
   "body-timeout": "Sending the file took too long. Please try again, or send a smaller one.",
   "unsupported-media-type": "This kind of file is not accepted. Please choose an image.",
+  "unauthorised": "This service wants a key, which this page cannot send.",
+  "rate-limited": "That were too many pictures in a short time. Please try again shortly.",
   "overloaded": "The service is very busy at the moment. Please try again shortly.",
   "not-ready": "The service is not ready yet. Please try again shortly.",
   "deadline-passed": "The answer took too long. Please try again.",

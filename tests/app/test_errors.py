@@ -15,9 +15,15 @@ EVERY: list[AppError] = [
     errors.BodyTooLarge(100, 101),
     errors.BodyTimeout(2.5),
     errors.UnsupportedMedia("text/plain", ["image/*"]),
+    errors.Unauthorised("send a key"),
+    errors.ScopeForbidden("not with this key", "admin"),
+    errors.ReferenceForbidden("/etc/passwd", ["bundled names"]),
+    errors.CheckpointRefused("the file is damaged"),
     errors.SourceForbidden("not from there"),
+    errors.SourceUnreachable("nobody answered"),
     errors.ModelNotFound("cat", ["default"]),
     errors.Overloaded("images at once", 5, 3),
+    errors.RateLimited(2.5, 1),
     errors.NotReady(["loading"]),
     errors.DeadlinePassed(0.5),
 ]
@@ -55,6 +61,7 @@ def test_numbers_are_attributes_and_in_the_text() -> None:
         errors.InvalidParameter("X", "y" * 10_000, "a number"),
         errors.UnsupportedMedia("y" * 10_000, ["image/*"]),
         errors.ModelNotFound("y" * 10_000, ["default"]),
+        errors.ReferenceForbidden("y" * 10_000, ["bundled names"]),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -61,7 +61,8 @@ def test_statuses_are_those_of_the_contract() -> None:
         "malformed-request": 400, "source-forbidden": 403, "model-not-found": 404, "not-found": 404, "method-not-allowed": 405,
         "body-timeout": 408, "body-too-large": 413, "unsupported-media-type": 415, "image-too-large": 422,
         "image-undecodable": 422, "image-unsupported": 422, "image-unusable": 422, "invalid-parameter": 422, "overloaded": 429,
-        "internal-error": 500, "not-ready": 503, "deadline-passed": 504,
+        "unauthorised": 401, "scope-forbidden": 403, "reference-forbidden": 403, "checkpoint-refused": 422,
+        "source-unreachable": 422, "rate-limited": 429, "internal-error": 500, "not-ready": 503, "deadline-passed": 504,
     }  # fmt: skip
 
 

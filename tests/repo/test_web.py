@@ -128,7 +128,9 @@ def test_the_script_has_plain_words_for_every_problem_of_an_upload() -> None:
     known = set(re.findall(r'^  "([a-z-]+)": "', script, re.MULTILINE))
     slugs = {row.slug for row in problems.rows()}
     # What an upload from this page cannot meet: it sends no address, no parameter, and to the right route.
-    unreachable = {"source-forbidden", "model-not-found", "invalid-parameter", "not-found", "method-not-allowed"}
+    unreachable = {"source-forbidden", "source-unreachable", "model-not-found", "invalid-parameter", "not-found",
+            "method-not-allowed",
+            "scope-forbidden", "reference-forbidden", "checkpoint-refused",}  # fmt: skip
     assert slugs - unreachable <= known
     assert known <= slugs
 
