@@ -131,6 +131,7 @@ class Classifier:
             self._decode_threads,
             max_items=self._settings.max_queue,
             admitted=self._metrics.queue_changed,
+            stuck_s=self._settings.stuck_s,
         )
         self._metrics.observe_model(self._settings.model_name, model.info)
         self._lane = lane

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
 from app.settings import PREFIX, Settings, load_settings, share_metrics
+from app.threads import left_behind
 from model.device import cpu_limit
 from model.errors import ModelError
 
@@ -115,8 +115,8 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         server.run()
     except SystemExit as ended:  # it could not listen, and has said why
         status = ended.code if isinstance(ended.code, int) else 1
-    if not failures and any(thread.name == "load" for thread in threading.enumerate()):
-        # A load that was given up is still inside native code, which aborts when the interpreter is taken away from it.
+    if not failures and left_behind():
+        # It is inside native code, which aborts when the interpreter is taken away from it, or which the end would wait for.
         logging.shutdown()
         os._exit(status)
     if status:

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from app.call import Ran
 from app.errors import AppError, NotReady, Overloaded
-from app.stage import CLOSED, Ran, Stage
+from app.stage import CLOSED, Stage
 
 # An image is taken while the queue fills no more than this part of its time: the speed is a mean, and an answer just too late is
 # work for nothing. A queue that never empties loses no throughput by being shorter.
@@ -79,6 +80,7 @@ class Scheduler(Generic[ItemT, RowT]):
         guess_s: seconds of an item in the engine until they are measured.
         changed: told by how many the number of admitted items changes.
         out_of_memory: whether an error of `run` says that the batch was too large.
+        ended: told of each call of `run` what it ended with, None where it went well.
     """
 
     def __init__(
@@ -92,12 +94,13 @@ class Scheduler(Generic[ItemT, RowT]):
         guess_s: float = 0.05,
         changed: Callable[[int], None] | None = None,
         out_of_memory: Callable[[BaseException], bool] | None = None,
+        ended: Callable[[BaseException | None], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_items = max_items
         self._changed = changed or (lambda count: None)
         self._admitted = 0
-        self._closed = False
+        self._closed: Sequence[str] = ()  # why nothing is admitted any more
         self._preparing: Stage[Callable[[], Any], Any] = Stage(
             _each,
             pools.prepare,
@@ -114,6 +117,7 @@ class Scheduler(Generic[ItemT, RowT]):
             moved=self._preparing.wake,
             out_of_memory=out_of_memory,
             guess_s=guess_s,
+            ended=ended,
             clock=clock,
         )
         # Ready or nearly so: one full round of the engine, and what every thread has in hand.
@@ -134,6 +138,12 @@ class Scheduler(Generic[ItemT, RowT]):
         """Items prepared that wait for the engine."""
         return self._engine.waiting
 
+    @property
+    def oldest(self) -> dict[str, float]:
+        """When the call that has been at work longest began, by what it does; what rests is left out."""
+        begun = {"decoding an image": self._preparing.oldest, "a call of the engine": self._engine.oldest}
+        return {what: at for what, at in begun.items() if at is not None}
+
     def admit(self, count: int, deadline: float) -> Places:
         """Hold room for `count` items that are wanted by `deadline`, in loop time. For none of them it is only asked whether the
         line is open.
@@ -148,7 +158,7 @@ class Scheduler(Generic[ItemT, RowT]):
     def refusal(self, count: int, deadline: float) -> AppError | None:
         """What `admit` would raise now; costs next to nothing."""
         if self._closed:
-            return NotReady(CLOSED)
+            return NotReady(self._closed)
         if count and self._admitted + count > self._max_items:
             return Overloaded("images at once", self._max_items, self.retry_after())
         left_s = deadline - asyncio.get_running_loop().time()
@@ -175,8 +185,14 @@ class Scheduler(Generic[ItemT, RowT]):
 
     async def close(self) -> None:
         """Refuse what is new, finish what is being prepared or run, fail what still waits."""
-        self._closed = True
+        self._closed = self._closed or CLOSED
         await asyncio.gather(self._preparing.close(), self._engine.close())
+
+    def give_up(self, reasons: Sequence[str]) -> None:
+        """Refuse what is new and fail all that was accepted, at once: a call at work may never come back."""
+        self._closed = reasons
+        self._preparing.give_up(reasons)
+        self._engine.give_up(reasons)
 
     def _room(self) -> int:
         return self._ahead - self._engine.waiting - self._preparing.in_hand

@@ -15,9 +15,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from app.call import Entry, Ran, Turn
 from app.ceiling import Ceiling
 from app.errors import DeadlinePassed, NotReady
 
@@ -30,34 +30,6 @@ ItemT = TypeVar("ItemT")
 RowT = TypeVar("RowT")
 
 
-@dataclass(frozen=True, slots=True)
-class Ran(Generic[RowT]):
-    """What came of an item; the seconds it waited for a thread, and those of the call it was part of."""
-
-    row: RowT
-    queue_s: float
-    run_s: float
-    batch_size: int
-
-
-@dataclass(slots=True, eq=False)
-class _Entry(Generic[ItemT, RowT]):
-    held: list[ItemT]  # the item, or nothing once its owner has left
-    deadline: float  # loop time
-    limit_s: float
-    future: asyncio.Future[Ran[RowT]]
-    since: float
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What a thread tells of a call, whether it went well or not."""
-
-    alive: list[int] = field(default_factory=list)  # positions of the items that were still wanted when it began
-    started: float = 0.0
-    ended: float = 0.0
-
-
 class Stage(Generic[ItemT, RowT]):
     """Runs items through `run`, in at most `streams` calls side by side of at most `batch_size` items each.
 
@@ -68,6 +40,7 @@ class Stage(Generic[ItemT, RowT]):
         moved: told whenever an item has left the queue.
         out_of_memory: whether an error of `run` says that the batch was too large.
         guess_s: seconds of an item until they are measured.
+        ended: told of each call what it ended with, None where it went well.
         clock: seconds that only ever grow.
     """
 
@@ -83,6 +56,7 @@ class Stage(Generic[ItemT, RowT]):
         moved: Callable[[], None] | None = None,
         out_of_memory: Callable[[BaseException], bool] | None = None,
         guess_s: float = 0.0,
+        ended: Callable[[BaseException | None], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -93,15 +67,16 @@ class Stage(Generic[ItemT, RowT]):
         self._room = room or (lambda: batch_size * streams)
         self._moved = moved or (lambda: None)
         self._out_of_memory = out_of_memory or (lambda error: False)
+        self._ended = ended or (lambda error: None)
         self._clock = clock
         self._call_s = guess_s * streams * batch_size  # of one call, measured once there were some
         self._calls = 0
-        self._waiting: OrderedDict[_Entry[ItemT, RowT], bool] = OrderedDict()  # any can be taken out at once
-        self._halves: deque[list[_Entry[ItemT, RowT]]] = deque()  # of batches that failed; they go first
-        self._running = 0  # calls
+        self._waiting: OrderedDict[Entry[ItemT, RowT], bool] = OrderedDict()  # any can be taken out at once
+        self._halves: deque[list[Entry[ItemT, RowT]]] = deque()  # of batches that failed; they go first
+        self._running: dict[Turn, list[Entry[ItemT, RowT]]] = {}  # calls
         self._in_hand = 0  # their items
         self._woken = False
-        self._closed = False
+        self._closed: Sequence[str] = ()  # why nothing is taken any more
         self._idle = asyncio.Event()
 
     @property
@@ -124,6 +99,11 @@ class Stage(Generic[ItemT, RowT]):
         """Whether `seconds_for` rests on calls, not on a guess."""
         return self._calls >= _MEASURED_CALLS
 
+    @property
+    def oldest(self) -> float | None:
+        """When, on the stage's clock, the call that has been at work longest began."""
+        return min((turn.started for turn in self._running if turn.started), default=None)
+
     def seconds_for(self, count: int) -> float:
         """How long so many items take when every call is full: the time of calls, not of answers, so that hours with little to do
         and items that nobody waited for teach nothing wrong.
@@ -140,10 +120,10 @@ class Stage(Generic[ItemT, RowT]):
         """
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise NotReady(CLOSED)
+            raise NotReady(self._closed)
         if deadline <= loop.time():
             raise DeadlinePassed(limit_s)
-        entry: _Entry[ItemT, RowT] = _Entry([item], deadline, limit_s, loop.create_future(), self._clock())
+        entry: Entry[ItemT, RowT] = Entry([item], deadline, limit_s, loop.create_future(), self._clock())
         del item  # the entry alone holds it, and only until a call has it
         self._waiting[entry] = True
         if self._ceiling.now == 1:
@@ -167,7 +147,7 @@ class Stage(Generic[ItemT, RowT]):
 
     async def close(self) -> None:
         """Refuse what is new, finish what is being run, fail what still waits."""
-        self._closed = True
+        self._closed = self._closed or CLOSED
         while self._waiting:
             entry, _ = self._waiting.popitem(last=False)
             if not entry.future.done():
@@ -175,11 +155,24 @@ class Stage(Generic[ItemT, RowT]):
         if self._running or self._halves:
             await self._idle.wait()
 
+    def give_up(self, reasons: Sequence[str]) -> None:
+        """Refuse what is new, and fail at once what waits and what is being run: its calls may never come back."""
+        self._closed = reasons
+        entries = [*self._waiting, *(entry for batch in (*self._halves, *self._running.values()) for entry in batch)]
+        self._waiting.clear()
+        self._halves.clear()
+        self._running.clear()
+        self._in_hand = 0
+        for entry in entries:
+            if not entry.future.done():
+                entry.future.set_exception(NotReady(reasons))
+        self._idle.set()
+
     def _dispatch(self) -> None:
         self._woken = False
         # A stream takes no more than its share even while others are busy: they will be free in a moment.
         share = min(self._ceiling.now, max(1, math.ceil(len(self._waiting) / self._streams)))
-        while self._running < self._most_calls:
+        while len(self._running) < self._most_calls:
             batch = self._half() or self._take(min(share, self._room()))
             if not batch:
                 break
@@ -187,7 +180,7 @@ class Stage(Generic[ItemT, RowT]):
         if self._closed and not self._running and not self._halves:
             self._idle.set()
 
-    def _half(self) -> list[_Entry[ItemT, RowT]]:
+    def _half(self) -> list[Entry[ItemT, RowT]]:
         now = asyncio.get_running_loop().time()
         while self._halves:
             batch = [entry for entry in self._halves.popleft() if self._is_wanted(entry, now)]
@@ -195,9 +188,9 @@ class Stage(Generic[ItemT, RowT]):
                 return batch
         return []
 
-    def _take(self, most: int) -> list[_Entry[ItemT, RowT]]:
+    def _take(self, most: int) -> list[Entry[ItemT, RowT]]:
         """The next batch. What expired is told so."""
-        batch: list[_Entry[ItemT, RowT]] = []
+        batch: list[Entry[ItemT, RowT]] = []
         if not self._waiting:
             return batch
         now = asyncio.get_running_loop().time()
@@ -208,7 +201,7 @@ class Stage(Generic[ItemT, RowT]):
         self._moved()
         return batch
 
-    def _is_wanted(self, entry: _Entry[ItemT, RowT], now: float) -> bool:
+    def _is_wanted(self, entry: Entry[ItemT, RowT], now: float) -> bool:
         if entry.future.done():
             return False
         if entry.deadline <= now:
@@ -216,11 +209,11 @@ class Stage(Generic[ItemT, RowT]):
             return False
         return True
 
-    def _start(self, batch: list[_Entry[ItemT, RowT]]) -> None:
-        self._running += 1
-        self._in_hand += len(batch)
+    def _start(self, batch: list[Entry[ItemT, RowT]]) -> None:
         loop = asyncio.get_running_loop()
-        turn = _Turn()
+        turn = Turn()
+        self._running[turn] = batch
+        self._in_hand += len(batch)
         try:
             call = self._executor.submit(self._call, [entry.held for entry in batch], turn)
         except RuntimeError as error:  # the pool is gone
@@ -234,7 +227,7 @@ class Stage(Generic[ItemT, RowT]):
 
         call.add_done_callback(tell)
 
-    def _call(self, held: list[list[ItemT]], turn: _Turn) -> Sequence[RowT]:
+    def _call(self, held: list[list[ItemT]], turn: Turn) -> Sequence[RowT]:
         """In a thread of the pool. Even while it waited for one, owners may have left.
 
         It must not know the entries: an error holds the frames it came through, and with a future among them the two would keep
@@ -258,13 +251,15 @@ class Stage(Generic[ItemT, RowT]):
             raise RuntimeError(f"{len(rows)} rows for {len(items)} items")
         return rows
 
-    def _finished(self, taken: list[_Entry[ItemT, RowT]], turn: _Turn, call: concurrent.futures.Future[Sequence[RowT]]) -> None:
-        self._running -= 1
+    def _finished(self, taken: list[Entry[ItemT, RowT]], turn: Turn, call: concurrent.futures.Future[Sequence[RowT]]) -> None:
+        if self._running.pop(turn, None) is None:
+            return  # given up
         self._in_hand -= len(taken)
         batch = [taken[index] for index in turn.alive]
         if batch:
             self._measure(turn.ended - turn.started)
             error = call.exception()
+            self._ended(error)
             if error is None:
                 self._settle(batch, call.result(), turn)
             else:
@@ -272,13 +267,13 @@ class Stage(Generic[ItemT, RowT]):
         # Not before the owners were woken: what they hand on to the next stage counts when this one looks for room.
         self.wake()
 
-    def _settle(self, batch: list[_Entry[ItemT, RowT]], rows: Sequence[RowT], turn: _Turn) -> None:
+    def _settle(self, batch: list[Entry[ItemT, RowT]], rows: Sequence[RowT], turn: Turn) -> None:
         self._ceiling.fitted(len(batch))
         for entry, row in zip(batch, rows, strict=True):
             if not entry.future.done():  # its owner may have left while it ran
                 entry.future.set_result(Ran(row, turn.started - entry.since, turn.ended - turn.started, len(batch)))
 
-    def _failed(self, batch: list[_Entry[ItemT, RowT]], error: BaseException) -> None:
+    def _failed(self, batch: list[Entry[ItemT, RowT]], error: BaseException) -> None:
         """Halve it, until the item at fault stands alone or the batch fits."""
         if self._out_of_memory(error):
             self._ceiling.failed(len(batch))

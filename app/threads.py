@@ -15,6 +15,8 @@ from typing import TypeVar
 # little less urgent lets it in at once, so that refusals and probes are answered in time.
 YIELDING = 5
 
+NAMES = ("load", "abandoned", "decode", "engine")  # what the names of threads begin with that may be inside native code
+
 ValueT = TypeVar("ValueT")
 
 
@@ -29,6 +31,11 @@ def yield_to_the_loop() -> None:
         with suppress(OSError):  # as it was, then: a sandbox may forbid it
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + YIELDING))
+
+
+def left_behind() -> bool:
+    """Whether a thread of ours is still at work: a load that was given up, or a call that never came back."""
+    return any(thread.name.startswith(NAMES) for thread in threading.enumerate())
 
 
 async def beside(make: Callable[[], ValueT], dispose: Callable[[ValueT], None]) -> ValueT:

@@ -98,12 +98,14 @@ class LoadedModel:
         """One call of the engine: a row of logits (num_classes,) for each item.
 
         Raises:
-            EngineError: the engine failed, or gave something else than one row an item.
+            EngineError: the engine failed, or gave something else than one row of finite numbers an item.
         """
         with self._busy as others:
             logits = self._engine.run(np.stack([item.pixels for item in items]), alone=not others)
         if logits.shape != (len(items), self.info.num_classes):
             raise EngineError(f"the engine gave {logits.shape} for {len(items)} images of {self.info.num_classes} classes")
+        if not np.isfinite(logits).all():  # pixels are always finite: the fault is the engine's, and its watchdog must learn so
+            raise EngineError(f"the engine gave numbers that are not finite for {len(items)} images")
         return list(logits)
 
     def top_k(self, row: npt.NDArray[np.float32], k: int) -> tuple[Prediction, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import math
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from app.call import Ran
 from app.errors import DeadlinePassed, NotReady
-from app.stage import Ran, Stage
+from app.stage import Stage
 from tests.app.asgi import until
 from tests.app.stepwise import Clock, Steps, settle
 
@@ -539,3 +541,64 @@ async def test_a_loop_that_is_gone_is_no_fault_of_the_thread(engine: Engine, cap
     await asyncio.to_thread(other_loop)
     steps.run()
     assert not caplog.records  # where a pool tells of faults like this one
+
+
+# what never comes back
+
+
+async def test_given_up_everybody_is_told_at_once_even_those_in_a_call(engine: Engine, steps: Steps) -> None:
+    stage = stage_of(engine, steps)
+    tasks = await held(stage, *range(6))
+    assert stage.oldest is None  # it has no thread yet
+    stage.give_up(["the engine is stuck"])
+    await settle()
+    for task in tasks:
+        with pytest.raises(NotReady, match="the engine is stuck"):
+            task.result()
+    with pytest.raises(NotReady, match="the engine is stuck"):
+        await submitted(stage, 7)
+    assert (stage.waiting, stage.in_hand) == (0, 0)
+    await stage.close()  # waits for nobody
+    await steps.run_all()  # the call does come back, and nobody minds
+    assert engine.batches in ([], [[0]])
+
+
+async def test_given_up_halves_are_not_run(engine: Engine, steps: Steps) -> None:
+    stage = stage_of(engine, steps)
+    tasks = await held(stage, 0, 1, -1, 2)
+    await steps.step()
+    await steps.step()  # the batch of three fails, and one half is on its way
+    assert len(steps) == 1
+    stage.give_up(["stuck"])
+    await steps.run_all()
+    assert [type(task.exception()).__name__ for task in tasks[1:]] == ["NotReady"] * 3
+
+
+async def test_the_oldest_call_is_told_while_it_is_at_work() -> None:
+    gate, inside, clock = threading.Event(), threading.Event(), Clock()
+
+    def run(items: Sequence[int]) -> list[int]:
+        inside.set()
+        assert gate.wait(10)
+        return list(items)
+
+    with ThreadPoolExecutor(1) as pool:
+        stage: Stage[int, int] = Stage(run, pool, clock=clock)
+        began = clock.now
+        task = submitted(stage, 1)
+        await asyncio.to_thread(inside.wait, 10)
+        clock.now += 5
+        assert stage.oldest == began
+        gate.set()
+        assert (await task).run_s == 5
+        assert stage.oldest is None
+        await stage.close()
+
+
+async def test_each_call_tells_what_it_ended_with(engine: Engine, steps: Steps) -> None:
+    ended: list[str] = []
+    stage = stage_of(engine, steps, batch_size=1, ended=lambda error: ended.append(type(error).__name__))
+    tasks = [submitted(stage, item) for item in (1, -1, 2)]
+    await steps.run_all()
+    assert ended == ["NoneType", "RuntimeError", "NoneType"]
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -238,3 +238,18 @@ def test_an_image_alone_in_the_model_is_told_apart(tmp_path: Path, monkeypatch: 
     other.join()
     model.run([item])
     assert engine.alone == [True, False, True]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_a_failure_of_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    engine = FakeEngine(np.zeros((1, 3), np.float32))
+    monkeypatch.setattr(engines, "make", lambda *_: engine)
+    model = load(request(write(tmp_path, preprocess=SPEC)))
+    item = model.prepare(CAT)
+    engine.rows = np.array([[0.0, value, 0.0]], np.float32)
+    with pytest.raises(EngineError, match="not finite for 1 images"):
+        model.run([item])
+    engine.rows = np.zeros((1, 3), np.float32)
+    assert len(model.run([item])) == 1

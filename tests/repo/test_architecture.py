@@ -55,6 +55,7 @@ LAYERS: dict[str, dict[str, float]] = {
     },
     "app": {
         "": -1,
+        "call": 0,
         "ceiling": 0,
         "errors": 0,
         "logs": 0,
