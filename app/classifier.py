@@ -1,4 +1,4 @@
-"""The spine: admit, prepare, schedule, rank. Owns the current lane, a model with its scheduler.
+"""The spine: admit, prepare, schedule, rank. Each request reads the lane that serves once, and stays in it.
 
 What a model must offer is declared here, so that this package never sees a tensor and its tests need no framework.
 """
@@ -17,13 +17,14 @@ from typing import Any, Protocol
 from app.context import Deadline, Timings
 from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
 from app.fingerprint import Fingerprints
-from app.lane import Lane, open_lane
+from app.lane import Lane
+from app.lanes import Lanes
 from app.metrics import Metrics
 from app.results import Results
 from app.scheduler import Places
 from app.settings import Settings
-from app.threads import beside, pool
-from model.errors import ImageError, ModelError
+from app.threads import pool
+from model.errors import ImageError
 from model.types import ImageInfo, ModelInfo, Prediction
 
 
@@ -56,8 +57,8 @@ class Classified:
     timings: Timings
 
 
-# What an answer depends on: SHA-256 of the encoded bytes, digest of the weights, engine, arithmetic.
-_Key = tuple[bytes, str, str, str]
+# What an answer depends on: SHA-256 of the encoded bytes, and the lane. The same weights may have come back with another card.
+_Key = tuple[bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,8 @@ class Classifier:
     def __init__(self, settings: Settings, metrics: Metrics, *, decode_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._lane: Lane | None = None
-        self._reasons: tuple[str, ...] = ("the model is being loaded",)
-        self.state = "loading"
-        self._decode_threads = decode_threads
         self._decode_pool = pool(decode_threads, "decode")
+        self.lanes = Lanes(settings, metrics, self._decode_pool, decode_threads)
         self._results: Results[_Key, _Known] | None = None
         if settings.result_cache:
             self._results = Results(settings.result_cache, shared=ImageError)
@@ -99,9 +97,14 @@ class Classifier:
     # what it is doing
 
     @property
+    def state(self) -> str:
+        """As `Lanes.state`."""
+        return self.lanes.state
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why it is not ready; empty when it is."""
-        return self._reasons
+        return self.lanes.reasons
 
     @property
     def model(self) -> Model:
@@ -111,45 +114,24 @@ class Classifier:
         return self._current().model
 
     async def start(self, load: Callable[[], Model]) -> None:
-        """Load the model off the loop and serve it.
+        """Load the first model; as `Lanes.start`."""
+        await self.lanes.start(load)
 
-        Raises:
-            ModelError: it cannot be loaded; the state is "failed" and says why.
-        """
-        try:
-            model = await beside(load, lambda model: model.close())
-        except Exception as error:
-            self.state = "failed"
-            self._reasons = (str(error) if isinstance(error, ModelError) else "the model could not be loaded",)
-            raise
-        if self.state == "draining":  # asked to stop while it loaded
-            model.close()
-            return
-        lane = open_lane(
-            model,
-            self._decode_pool,
-            self._decode_threads,
-            max_items=self._settings.max_queue,
-            admitted=self._metrics.queue_changed,
-            stuck_s=self._settings.stuck_s,
-        )
-        self._metrics.observe_model(self._settings.model_name, model.info)
-        self._lane = lane
-        self._reasons = ()
-        self.state = "ready"
+    async def load(self, load: Callable[[], Model]) -> ModelInfo:
+        """Serve another model without refusing anybody; as `Lanes.load`."""
+        return (await self.lanes.load(load)).info
+
+    async def unload(self) -> None:
+        """Serve nothing until something is loaded; as `Lanes.unload`."""
+        await self.lanes.unload()
 
     def drain(self) -> None:
         """Say from now on that the service is shutting down; what was and still is accepted is finished."""
-        self.state = "draining"
-        self._metrics.observe_drain()
-        self._reasons = ("the service is shutting down",)
+        self.lanes.drain()
 
     async def close(self) -> None:
         """Refuse what is new, finish what runs, free the model."""
-        self.drain()
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            await lane.close()
+        await self.lanes.close()
         await self._fingerprints.close()
         await asyncio.to_thread(self._decode_pool.shutdown)  # decoding may take a second, and the loop still answers
 
@@ -163,11 +145,11 @@ class Classifier:
             ModelError: no usable image, or the engine failed.
         """
         started = time.monotonic()
-        lane = self._current()
-        k = self._check_top_k(lane, top_k)
-        key = await self._key(lane, data, deadline)
-        with lane.scheduler.admit(0 if key else 1, deadline.at) as places:  # with a key, if it is to be worked out at all
-            return await self._classify(lane, _Ask(data, key, deadline, places, started), k, min_score)
+        with self._current() as lane:
+            k = self._check_top_k(lane, top_k)
+            key = await self._key(lane, data, deadline)
+            with lane.scheduler.admit(0 if key else 1, deadline.at) as places:  # with a key, if it is to be worked out at all
+                return await self._classify(lane, _Ask(data, key, deadline, places, started), k, min_score)
 
     async def classify_many(
         self, images: Sequence[bytes | AppError], *, top_k: int | None, min_score: float, deadline: Deadline
@@ -177,9 +159,14 @@ class Classifier:
         Raises:
             AppError: no room for all of them, not ready, too late to begin, or `top_k` out of range.
         """
+        with self._current() as lane:
+            k = self._check_top_k(lane, top_k)
+            return lane.model.info, await self._classify_each(lane, images, k, min_score, deadline)
+
+    async def _classify_each(
+        self, lane: Lane, images: Sequence[bytes | AppError], k: int, min_score: float, deadline: Deadline
+    ) -> list[Classified | Exception]:
         started = time.monotonic()
-        lane = self._current()
-        k = self._check_top_k(lane, top_k)
         checked = [self._check_size(image) for image in images]
         keys = [None if isinstance(image, AppError) else await self._key(lane, image, deadline) for image in checked]
 
@@ -196,7 +183,7 @@ class Classifier:
         if self._results is not None:
             count = self._results.missing(key for key in keys if key is not None)
         with lane.scheduler.admit(count, deadline.at) as places:
-            return lane.model.info, list(await asyncio.gather(*map(one, checked, keys)))
+            return list(await asyncio.gather(*map(one, checked, keys)))
 
     async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
         """Rank an image, and count once what became of it."""
@@ -264,26 +251,25 @@ class Classifier:
         if self._results is None or not data:
             return None
         digest = await self._fingerprints.of(data, deadline=deadline.at, limit_s=deadline.limit_s)
-        info = lane.model.info
-        return digest, info.digest, info.engine.value, info.dtype.value
+        return digest, lane.number
 
     def refusal(self, count: int, deadline: Deadline) -> AppError | None:
         """What would be answered to so many images at present without looking at them, so that nobody reads their bodies first.
 
         With a result cache only that nothing serves: whether there must be room shows when the bytes are known.
         """
-        if self._lane is None:
-            return NotReady(self._reasons)
-        return self._lane.scheduler.refusal(count if self._results is None else 0, deadline.at)
+        lane = self.lanes.lane
+        if lane is None:
+            return NotReady(self.reasons)
+        return lane.scheduler.refusal(count if self._results is None else 0, deadline.at)
 
     def retry_after(self) -> int:
         """Seconds until what is admitted now will have been answered, as measured; 1 while nothing is."""
-        return 1 if self._lane is None else self._lane.scheduler.retry_after()
+        lane = self.lanes.lane
+        return 1 if lane is None else lane.scheduler.retry_after()
 
     def _current(self) -> Lane:
-        if self._lane is None:
-            raise NotReady(self._reasons)
-        return self._lane
+        return self.lanes.current()
 
     def _check_size(self, image: bytes | AppError) -> bytes | AppError:
         if not isinstance(image, AppError) and len(image) > self._settings.max_body_bytes:

@@ -60,8 +60,10 @@ def serve(**flags: Any) -> None:
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    from app.hangup import hold_back
     from app.logs import configure
 
+    hold_back()
     configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
         logger.warning("%s is no setting and is ignored; see sknet serve --help", name)

@@ -66,12 +66,17 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...]) -
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is told: which one it is, its end of the channel, where counts are kept, the flags of the command line."""
+    """What a worker is told: which one it is, its ends of the channels, where counts are kept, the flags of the command line,
+    and what the others serve by now.
+    """
 
     slot: int
     channel: int  # file descriptor
     metrics: str
     flags: dict[str, Any]
+    control: int | None = None  # file descriptor of the line that `app.control` speaks on
+    checkpoint: str | None = None  # a reference; None: the one of the settings
+    loaded: bool = True
 
     def dump(self) -> str:
         """As the one argument of the worker's program."""

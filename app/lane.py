@@ -1,11 +1,16 @@
-"""A lane: one model with its queue, its threads and its watchdog, made and ended together. Knows nothing of requests."""
+"""A lane: one model with its queue, its threads and its watchdog, made and ended together. Knows nothing of requests but how many
+are in it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.scheduler import Pools, Scheduler
@@ -19,24 +24,60 @@ if TYPE_CHECKING:
 GUESS_S = 0.05  # of one image in the engine, where its speed was not measured at warm-up
 
 
-@dataclass(frozen=True, slots=True)
+_numbers = itertools.count()
+
+
+@dataclass(slots=True, eq=False)
 class Lane:
-    """A model and its queue: read once a request, so that weights and labels cannot mix."""
+    """A model and its queue: read once a request, so that weights and labels cannot mix.
+
+    Whoever reads it enters it in the same turn of the loop, and stays until the answer is made. A lane that was replaced is
+    closed when the last one has left: nobody who is inside meets a closed queue, whether admitted already or not.
+    """
 
     model: Model
     scheduler: Scheduler[Any, Any]
     engine_pool: ThreadPoolExecutor
     watchdog: Watchdog
+    number: int = field(default_factory=_numbers.__next__)  # no other lane of this process has it
+    users: int = 0
+    abandoned: bool = False
+    _left: asyncio.Event | None = None  # once it is being retired: nobody is inside any more
+
+    def __enter__(self) -> Lane:
+        self.users += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.users -= 1
+        if self._left is not None and not self.users:
+            self._left.set()
+
+    async def retire(self, limit_s: float) -> None:
+        """Close it when the last one has left, or after so many seconds. It must be where nobody can find it any more."""
+        self._left = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                if self.users:
+                    await self._left.wait()
+        await self.close()
+
+    def hurry(self) -> None:
+        """Have `retire` wait no longer."""
+        if self._left is not None:
+            self._left.set()
 
     async def close(self) -> None:
         """Finish what runs, fail what waits, free the model."""
         await self.scheduler.close()
-        self.engine_pool.shutdown()
-        self.model.close()
+        if not self.abandoned:
+            await asyncio.to_thread(self._free)  # threads end and gigabytes are given back, and the loop still answers
 
     def abandon(self, reasons: Sequence[str]) -> None:
         """Fail at once all that was accepted. The model is freed when its last call comes back, if it ever does."""
+        self.abandoned = True
         self.scheduler.give_up(reasons)
+        # A daemon, and none of a pool: the end of the process must not wait for it.
         threading.Thread(target=self._free, name="abandoned", daemon=True).start()
 
     def _free(self) -> None:

@@ -14,11 +14,13 @@ from fastapi import FastAPI
 from app import openapi, problems
 from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
+from app.lanes import Lanes
 from app.metrics import Metrics
 from app.middleware import Departures, RequestLog
-from app.routes import classify, models, pages, probes
+from app.routes import admin, classify, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.swaps import Load, Swaps
 from model.device import cpu_limit
 from model.errors import ModelError
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sknet.service")
 
-Load = Callable[[Settings], Model]
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 
@@ -39,6 +40,7 @@ def create_app(
     on_failure: OnFailure | None = None,
     on_ready: OnReady | None = None,
     metrics: Metrics | None = None,
+    swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
 ) -> FastAPI:
     """Make the application.
 
@@ -48,21 +50,24 @@ def create_app(
         on_failure: told when the model cannot be loaded. Without it the start itself fails.
         on_ready: told when a model serves.
         metrics: where not given, of this application alone.
+        swaps: how the model changes; where not given, in this process alone.
     """
     settings = settings or load_settings()
     load = load or load_model
     metrics = metrics or Metrics()
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
     classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
+    swap = swaps(classifier.lanes, settings, load)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_start(classifier, settings, load, on_failure, on_ready), name="load")
+        loading = asyncio.create_task(_start(classifier, swap, on_failure, on_ready), name="load")
         try:
             if on_failure is None:
                 await loading  # nobody to tell: the server must see the failure
             yield
         finally:
+            await swap.close()
             await classifier.close()
             if not loading.done():
                 loading.cancel()
@@ -82,12 +87,12 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; each is asked for at every request
         openapi_tags=[
             {"name": "classify", "description": "Images in, classes out."},
-            {"name": "models", "description": "Which model serves, and why it runs as it does."},
+            {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
         ],
     )
-    app.state.services = Services(settings, metrics, classifier)
-    for router in (classify.router, models.router, probes.router, pages.router):
+    app.state.services = Services(settings, metrics, classifier, swap)
+    for router in (classify.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
     pages.mount_static(app)
     problems.install(app)
@@ -99,7 +104,10 @@ def create_app(
         BodyLimits,
         max_body_bytes=settings.max_body_bytes,
         max_buffered_bytes=settings.max_buffered_bytes,
-        by_path={"/classify/batch": settings.max_batch_body_bytes},
+        by_path={
+            "/classify/batch": settings.max_batch_body_bytes,
+            **dict.fromkeys(admin.paths(settings.model_name), min(admin.MAX_BODY_BYTES, settings.max_body_bytes)),
+        },
         retry_after=classifier.retry_after,
         refusals=dict.fromkeys(timed, classifier.refusal),
     )
@@ -135,11 +143,9 @@ def load_request(settings: Settings) -> LoadRequest:
     )
 
 
-async def _start(
-    classifier: Classifier, settings: Settings, load: Load, on_failure: OnFailure | None, on_ready: OnReady | None
-) -> None:
+async def _start(classifier: Classifier, swaps: Swaps, on_failure: OnFailure | None, on_ready: OnReady | None) -> None:
     try:
-        await classifier.start(lambda: load(settings))
+        await swaps.start()
     except Exception as error:
         if on_failure is None:
             raise
@@ -153,5 +159,5 @@ async def _start(
             "ready: %s from %s (%s, %s, %s) in %.1f s",
             info.variant, info.checkpoint, info.engine.value, info.device.value, info.dtype.value, info.load_seconds,
         )  # fmt: skip
-        if on_ready is not None:
-            on_ready()
+    if classifier.state in ("ready", "unloaded") and on_ready is not None:
+        on_ready()

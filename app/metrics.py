@@ -72,7 +72,8 @@ class Metrics:
         self.model_load_seconds = self._gauge(
             "sknet_model_load_seconds", "Time to load and warm the model; of several processes the longest.", "livemax"
         )
-        self._model: Gauge | None = None
+        self.loads = self._counter("sknet_model_loads", "Models loaded or refused, the first one included.", "outcome")
+        self._model: tuple[str, ...] | None = None  # labels of the series that is 1
         self.start_time_seconds.set(time.time())
 
     def observe_limits(self, *, queue: int, deadline_s: float) -> None:
@@ -86,14 +87,26 @@ class Metrics:
 
     def observe_model(self, name: str, info: ModelInfo) -> None:
         """Tell which model serves."""
-        if self._model is not None:
-            self._model.set(0)
-        self._model = self.model_info.labels(
-            name, info.variant, info.digest, info.engine.value, info.device.value, info.dtype.value
-        )
-        self._model.set(1)
+        labels = (name, info.variant, info.digest, info.engine.value, info.device.value, info.dtype.value)
+        if labels != self._model:
+            self._forget_model()
+        self._model = labels
+        self.model_info.labels(*labels).set(1)
         self.model_load_seconds.set(info.load_seconds)
         self.ready_workers.set(1)
+
+    def observe_unload(self) -> None:
+        """Tell that no model serves."""
+        self._forget_model()
+        self.ready_workers.set(0)
+
+    def _forget_model(self) -> None:
+        labels, self._model = self._model, None
+        if labels is None:
+            return
+        self.model_info.labels(*labels).set(0)
+        if self._folder is None:  # shared files have no way to forget a series: see `_Current`
+            self.model_info.remove(*labels)
 
     def observe_drain(self) -> None:
         """Tell that this process serves no more."""

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app import errors as app_errors
 from app.problems import MEDIA_TYPE, PREFIX, Row, rows
-from app.schemas.native import BatchJson, ImageJson
+from app.schemas.native import BatchJson, ImageJson, LoadJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
 
@@ -85,6 +85,14 @@ BATCH_BODY: dict[str, Any] = {
             "schema": {"$ref": _REF.format(model="BatchJson")},
             "example": {"images": [_TINY_PNG, f"data:image/png;base64,{_TINY_PNG}"]},
         },
+    },
+}
+
+
+LOAD_BODY: dict[str, Any] = {
+    "required": False,
+    "content": {
+        "application/json": {"schema": {"$ref": _REF.format(model="LoadJson")}, "example": {"checkpoint": "bundled:cifar10"}}
     },
 }
 
@@ -168,7 +176,7 @@ def install(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             schemas = schema["components"]["schemas"]
-            for kind in (Problem, ImageJson, BatchJson):
+            for kind in (Problem, ImageJson, BatchJson, LoadJson):
                 schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
             _drop_framework_errors(schema)
             _describe_headers(schema)

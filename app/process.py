@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
 from app.settings import PREFIX, Settings, load_settings, share_metrics
+from app.swaps import Swaps
 from app.threads import left_behind
 from model.device import cpu_limit
 from model.errors import ModelError
@@ -100,7 +102,8 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         channel.setblocking(False)
         channel.set_inheritable(False)  # a program that this one runs must not keep it open
         metrics = Metrics(Shared(Path(order.metrics), order.slot))
-        app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics)
+        swaps = partial(Swaps, control=_control(order), reference=order.checkpoint, loaded=order.loaded)
+        app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics, swaps=swaps)
         server = server_of(app, settings, lambda config, app: Worker(config, app, channel))
 
     def end(*_: object) -> None:
@@ -127,6 +130,15 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
     if order is not None:
         channel.sendall(reason.encode())
     return reason
+
+
+def _control(order: Order) -> socket.socket | None:
+    if order.control is None:
+        return None
+    control = socket.socket(fileno=order.control)
+    control.setblocking(False)
+    control.set_inheritable(False)
+    return control
 
 
 def share_of(settings: Settings, cpus: int) -> Settings:

@@ -1,13 +1,15 @@
-"""The HTTP server process: uvicorn, told when to stop saying that it is ready."""
+"""The HTTP server process: uvicorn, told when to stop saying that it is ready, and when to load its checkpoint once more."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from app import hangup
 from app.protocol import BoundedHttpTools
 from app.settings import Settings
 
@@ -18,6 +20,10 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        hangup.listen(self._app.state.services.swaps.reload)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.services.classifier.drain()

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from app.classifier import Classifier
 from app.metrics import Metrics
 from app.settings import Settings
+from app.swaps import Swaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Services:
     settings: Settings
     metrics: Metrics
     classifier: Classifier
+    swaps: Swaps
 
 
 def services_of(request: Request) -> Services:

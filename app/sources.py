@@ -27,6 +27,8 @@ _FAULTS = {  # pydantic's names of faults, in words that stay when the library's
     "missing": "is missing",
     "extra_forbidden": "is not known here",
     "string_type": "should be text",
+    "string_too_short": "is empty",
+    "string_too_long": "is too long",
     "list_type": "should be a list",
     "model_type": "should be an object",
     "value_error": "should have exactly one of image and url",
@@ -166,6 +168,20 @@ async def _json(request: Request, schema: type[JsonT]) -> JsonT:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
         raise MalformedRequest(f"the JSON is not as documented: {where} {_FAULTS.get(first['type'], 'is not')}") from None
+
+
+async def optional_json(request: Request, schema: type[JsonT]) -> JsonT:
+    """A JSON body that may be left out: the schema's defaults then.
+
+    Raises:
+        MalformedRequest, UnsupportedMedia, BodyTooLarge, BodyTimeout.
+    """
+    if not (await request.body()).strip():
+        return schema()
+    media = _media_type(request)
+    if media != "application/json":  # nothing else: pages of other origins may send some media types without asking
+        raise UnsupportedMedia(media, ("application/json",))
+    return await _json(request, schema)
 
 
 def _parse(body: bytes, schema: type[JsonT]) -> JsonT:

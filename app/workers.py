@@ -14,9 +14,12 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from app import hangup
+from app.conductor import Conductor, Current, Member
 from app.handover import READY, Handover, Order, Taker, listen
 from app.metrics import Shared, forget_gauges
 from app.settings import Settings
@@ -60,6 +63,7 @@ class Supervisor:
         self._program = program
         self._url = _url(settings.host, listeners[0].getsockname()[1])
         self._handover = Handover(listeners)
+        self._conductor = Conductor()
         self._processes: dict[int, Process] = {}
         self._first_ready = asyncio.Event()  # or never will be: it ended
         self._stopping = asyncio.Event()
@@ -69,6 +73,7 @@ class Supervisor:
         """Until a signal, or a start that cannot work."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+        hangup.listen(self._conductor.reload)
         logger.info("running on %s with %d processes (Press CTRL+C to quit)", self._url, self._settings.workers)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(0))
@@ -89,6 +94,7 @@ class Supervisor:
         self._stopping.set()
         self._first_ready.set()
         self._handover.close()
+        self._conductor.close()
         self._send(signal.SIGTERM)
         asyncio.get_running_loop().call_later(self._settings.drain_s + PATIENCE_S, self._kill)
 
@@ -126,53 +132,67 @@ class Supervisor:
     async def _run(self, slot: int) -> tuple[bool, str]:
         """One worker from its start to its end: whether it ever was ready, and in words why it ended."""
         try:
-            ours, process = await self._spawn(slot)
+            ours, control, process, current = await self._spawn(slot)
         except OSError as error:  # no memory, processes or file descriptors left: another time there may be
             return False, f"it cannot be started: {error.strerror}"
-        with ours:
+        with ours, control:
             self._processes[slot] = process
+            member, listening = self._conductor.join(slot, control, current)
             taker = Taker(ours)
             if self._stopping.is_set():  # since it was asked for: nothing listens any more
                 process.terminate()
             else:
                 self._handover.add(taker)
             try:
-                said = await self._hear(slot, taker)
+                said = await self._hear(taker, member)
                 returned = await process.wait()
             finally:
                 self._handover.remove(taker)
+                self._conductor.part(member)
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
                 forget_gauges(Shared(self._folder, slot))
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
         return taker.ready, said or f"process {process.pid} ended {_in_words(returned)}"
 
-    async def _spawn(self, slot: int) -> tuple[socket.socket, Process]:
-        """A new worker, and this end of the channel to it. Raises OSError where the system has no room for one."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+    async def _spawn(self, slot: int) -> tuple[socket.socket, socket.socket, Process, Current]:
+        """A new worker, this end of both channels to it, and what it was told to serve.
+
+        Raises OSError where the system has no room for one.
+        """
+        with ExitStack() as both, ExitStack() as failed:
+            pairs = []
+            for _ in range(2):
+                ours, theirs = socket.socketpair()
+                failed.enter_context(ours).setblocking(False)
+                pairs.append((ours, both.enter_context(theirs)))
+            (ours, theirs), (control, their_control) = pairs
+            now, ends = self._conductor.current, (theirs.fileno(), their_control.fileno())
+            order = Order(slot, ends[0], str(self._folder), dict(self._flags), ends[1], now.checkpoint, now.loaded)
+            hangup.hold_back()  # until the worker listens: a stray one must not end it at its start
             try:
-                ours.setblocking(False)
-                order = Order(slot, theirs.fileno(), str(self._folder), dict(self._flags))
                 # In a process group of its own, so that Ctrl+C comes from here, once it can be dealt with.
                 process = await create_subprocess_exec(
-                    *self._program, order.dump(), stdin=DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+                    *self._program, order.dump(), stdin=DEVNULL, pass_fds=ends, process_group=0
                 )
-            except BaseException:
-                ours.close()
-                raise
-        return ours, process
+            finally:
+                hangup.let_through()
+            failed.pop_all()
+        return ours, control, process, now
 
-    async def _hear(self, slot: int, taker: Taker) -> str:
+    async def _hear(self, taker: Taker, member: Member) -> str:
         """Until the worker closes its end of the channel. What it said, but that it is ready."""
         said = b""
         try:
             while data := await asyncio.get_running_loop().sock_recv(taker.channel, 65_536):
                 said += data
                 if not taker.ready and said.startswith(READY):
+                    await self._conductor.ready(member)
                     taker.ready, said = True, said.removeprefix(READY)
                     self._first_ready.set()
-                    logger.info("worker %d is ready", slot)
+                    logger.info("worker %d is ready", member.slot)
         except ConnectionResetError:
             pass  # it ended with connections in the channel
         return said.decode(errors="replace")

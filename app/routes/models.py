@@ -15,6 +15,7 @@ from app.services import Has, Services
 from model.types import Choice
 
 router = APIRouter(tags=["models"])
+Name = Annotated[str, Path(description="Name of the model.", examples=["default"])]
 
 
 @router.get(
@@ -22,7 +23,7 @@ router = APIRouter(tags=["models"])
 )
 async def models(services: Has) -> ModelsAnswer:
     """What this service serves."""
-    return ModelsAnswer(models=[_answer(services, services.classifier.model)])
+    return ModelsAnswer(models=[document(services, services.classifier.model)])
 
 
 @router.get(
@@ -32,16 +33,20 @@ async def models(services: Has) -> ModelsAnswer:
     responses=errors(404, 500, 503),
     summary="One model",
 )
-async def one_model(
-    services: Has, name: Annotated[str, Path(description="Name of the model.", examples=["default"])]
-) -> ModelAnswer:
+async def one_model(services: Has, name: Name) -> ModelAnswer:
     """Architecture, preprocessing, labels, origin and accuracy, and the engine, device and precision with their reasons."""
+    known(services, name)
+    return document(services, services.classifier.model)
+
+
+def known(services: Services, name: str) -> None:
+    """Raises ModelNotFound where the service has no model of that name."""
     if name != services.settings.model_name:
         raise ModelNotFound(name, [services.settings.model_name])
-    return _answer(services, services.classifier.model)
 
 
-def _answer(services: Services, model: Model) -> ModelAnswer:
+def document(services: Services, model: Model) -> ModelAnswer:
+    """Everything there is to say of a model."""
     info = model.info
     return ModelAnswer(
         name=services.settings.model_name,

@@ -160,7 +160,9 @@ class ModelAnswer(Wire):
     """Everything there is to say of a model."""
 
     name: str = Field(description="Name of the model in this service.", examples=["default"])
-    state: Literal["loading", "ready", "draining", "failed"] = Field(description="What it is doing.", examples=["ready"])
+    state: Literal["loading", "ready", "unloaded", "draining", "failed"] = Field(
+        description="What it is doing.", examples=["ready"]
+    )
     variant: str = Field(description="Architecture.", examples=["skresnet18"])
     arguments: dict[str, Any] = Field(
         description="Constructor arguments of SKNet.",
@@ -200,6 +202,28 @@ class ModelAnswer(Wire):
     accuracy: dict[str, float] = Field(description="Published figures, percent.", examples=[{"top1": 73.02, "top5": 91.172}])
     description: str | None = Field(description="What the weights are, in words.", examples=["SKNet trained on CIFAR-10"])
     load_seconds: float = Field(description="Time to load and warm the model.", examples=[0.4])
+
+
+class LoadJson(Wire):
+    """Which checkpoint to load."""
+
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="`bundled:NAME`, a name of the registry, or a path inside the folder that the settings name; left out, the "
+        "checkpoint of the settings is loaded once more.",
+        examples=["bundled:cifar10"],
+    )
+
+
+class UnloadAnswer(Wire):
+    """What became of the model."""
+
+    name: str = Field(description="Name of the model in this service.", examples=["default"])
+    state: Literal["loading", "ready", "unloaded", "draining", "failed"] = Field(
+        description="`unloaded`, unless something else was asked for meanwhile.", examples=["unloaded"]
+    )
 
 
 class ModelsAnswer(Wire):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,9 @@ async def test_other_bytes_other_weights_and_what_was_forgotten_run() -> None:
         for data in (b"\x01", b"\x02", b"\x01"):
             await classify(classifier, data)
         assert model.batches == [[b"\x01"], [b"\x02"], [b"\x01"]]
-        model.info = fake_info(digest="1" * 64)
+        await classify(classifier, b"\x01")
+        assert len(model.batches) == 3
+        await classifier.load(lambda: replace(model, info=fake_info(digest="1" * 64)))
         await classify(classifier, b"\x01")
         assert len(model.batches) == 4
 

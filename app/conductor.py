@@ -1,0 +1,198 @@
+"""One checkpoint in every worker: a change is prepared by all of them, and only then made by any; if one cannot, none does.
+
+The supervisor's side of `app.control`. It knows nothing of models, and nothing of how workers are started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from app.control import Gone, Peer
+from app.errors import AppError, CheckpointRefused, Overloaded
+
+logger = logging.getLogger("sknet.workers")
+
+AT_ONCE = 2  # one change under way, and one more that waits
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What the workers are to serve: the reference (None: the settings'), or nothing. `turn` counts the changes."""
+
+    checkpoint: str | None = None
+    loaded: bool = True
+    turn: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One worker. `turn` is of what it serves; it takes part in changes once it is ready."""
+
+    slot: int
+    peer: Peer
+    turn: int
+    ready: bool = False
+
+
+class Conductor:
+    """Which checkpoint the workers serve, and how that changes in all of them together."""
+
+    def __init__(self) -> None:
+        self.current = Current()
+        self._members: list[Member] = []
+        self._turn = asyncio.Lock()
+        self._asking = 0
+        self._last_s = 1.0
+        self._changes: set[asyncio.Task[None]] = set()
+
+    def join(self, slot: int, end: socket.socket, started_with: Current) -> tuple[Member, asyncio.Task[None]]:
+        """A worker that was just started, and the task that listens to it until it ends; then `part` with it."""
+        member = Member(slot, Peer(end, "do", self._asked), started_with.turn)
+        self._members.append(member)
+        return member, asyncio.create_task(member.peer.listen(), name=f"control {slot}")
+
+    def part(self, member: Member) -> None:
+        """Forget a worker that ended."""
+        if member in self._members:
+            self._members.remove(member)
+
+    async def ready(self, member: Member) -> None:
+        """It serves what it was started with, which may have changed since; when this returns, it serves what all do."""
+        async with self._turn:
+            if member.turn != self.current.turn:
+                try:
+                    await self._bring(member)
+                except (AppError, RuntimeError, Gone) as error:  # better than nothing: it serves what all did before
+                    logger.error("worker %d cannot follow the others: %s", member.slot, error)
+            member.turn, member.ready = self.current.turn, True
+
+    async def load(self, checkpoint: str | None) -> None:
+        """Serve another checkpoint in every worker, or in none.
+
+        Raises:
+            CheckpointRefused: a worker cannot.
+            AppError, RuntimeError: as the worker that cannot.
+            Overloaded: a change is under way, and another waits.
+        """
+        async with _Place(self):
+            started = time.monotonic()
+            members = [member for member in self._members if member.ready]
+            try:
+                # One alone at first: what only the first load ever has to make, the others find made.
+                for some in (members[:1], members[1:]):
+                    await _each(some, lambda member: member.peer.ask("prepare", checkpoint))
+            except BaseException:
+                await self._call_off(members)
+                raise
+            # From here on whoever is started gets the new one, and whoever is being started catches up.
+            self.current = Current(checkpoint, True, self.current.turn + 1)
+            await self._to_all(members, "commit")
+            self._last_s = time.monotonic() - started
+            logger.info("%d workers serve %s", len(members), checkpoint or "the configured checkpoint")
+
+    async def unload(self) -> None:
+        """Serve nothing, in any worker, until something is loaded. Raises Overloaded as `load`."""
+        async with _Place(self):
+            self.current = Current(self.current.checkpoint, False, self.current.turn + 1)
+            await self._to_all([member for member in self._members if member.ready], "unload")
+
+    def reload(self) -> None:
+        """Load what the settings name once more, everywhere. For a signal: nobody waits."""
+
+        async def load() -> None:
+            try:
+                await self.load(None)
+            except (AppError, RuntimeError, Gone) as error:
+                logger.error("the configured checkpoint was not loaded once more: %s", error)
+
+        self._keep(load())
+
+    def close(self) -> None:
+        """Change nothing any more."""
+        for task in self._changes:
+            task.cancel()
+
+    async def _asked(self, what: str, checkpoint: str | None) -> None:
+        # Half a change must not remain of it because the worker that passed it on has ended.
+        await asyncio.shield(self._keep(self.load(checkpoint) if what == "load" else self.unload()))
+
+    def _keep(self, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(change, name="change")
+        self._changes.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._changes.discard(task)
+            if not task.cancelled():
+                task.exception()  # told to whoever waits, if anybody still does
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _bring(self, member: Member) -> None:
+        if not self.current.loaded:
+            await member.peer.ask("unload")
+            return
+        await member.peer.ask("prepare", self.current.checkpoint)
+        await member.peer.ask("commit")
+
+    async def _to_all(self, members: list[Member], what: str) -> None:
+        """A worker that ends meanwhile is started again with what is current."""
+
+        async def one(member: Member) -> None:
+            try:
+                await member.peer.ask(what)
+                member.turn = self.current.turn
+            except (AppError, RuntimeError, Gone) as error:
+                logger.error("worker %d did not %s: %s", member.slot, what, error or "it ended")
+
+        await asyncio.gather(*map(one, members))
+
+    async def _call_off(self, members: list[Member]) -> None:
+        async def one(member: Member) -> None:
+            with suppress(AppError, RuntimeError, Gone):  # it ended, and what it had prepared with it
+                await member.peer.ask("abort")
+
+        await asyncio.gather(*map(one, members))
+
+
+class _Place:
+    """One of the places for changes, and its turn. Raises Overloaded where there is none left."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._of = conductor
+
+    async def __aenter__(self) -> None:
+        if self._of._asking >= AT_ONCE:
+            raise Overloaded("loads of a model", AT_ONCE, max(1, math.ceil(self._of._last_s)))
+        self._of._asking += 1
+        try:
+            await self._of._turn.acquire()
+        except BaseException:
+            self._of._asking -= 1
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._of._asking -= 1
+        self._of._turn.release()
+
+
+async def _each(members: list[Member], ask: Callable[[Member], Awaitable[None]]) -> None:
+    """All of them, to the end; then the first error, if there was any."""
+
+    async def one(member: Member) -> None:
+        try:
+            await ask(member)
+        except Gone:
+            raise CheckpointRefused(f"worker {member.slot} ended while it loaded the checkpoint") from None
+
+    for outcome in await asyncio.gather(*map(one, members), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
