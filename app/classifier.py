@@ -87,8 +87,7 @@ class Classifier:
     def __init__(self, settings: Settings, metrics: Metrics, *, decode_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._decode_pool = pool(decode_threads, "decode")
-        self.lanes = Lanes(settings, metrics, self._decode_pool, decode_threads)
+        self.lanes = Lanes(settings, metrics, pool(decode_threads, "decode"), decode_threads)
         self._results: Results[_Key, _Known] | None = None
         if settings.result_cache:
             self._results = Results(settings.result_cache, shared=ImageError)
@@ -133,7 +132,7 @@ class Classifier:
         """Refuse what is new, finish what runs, free the model."""
         await self.lanes.close()
         await self._fingerprints.close()
-        await asyncio.to_thread(self._decode_pool.shutdown)  # decoding may take a second, and the loop still answers
+        await asyncio.to_thread(self.lanes.decode_pool.shutdown)  # decoding may take a second, and the loop still answers
 
     # what it is for
 

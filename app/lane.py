@@ -21,6 +21,7 @@ from model.errors import OutOfMemory
 if TYPE_CHECKING:
     from app.classifier import Model
 
+ABANDONED = "abandoned"  # name of the thread that waits for the calls of a lane that was given up
 GUESS_S = 0.05  # of one image in the engine, where its speed was not measured at warm-up
 
 
@@ -42,6 +43,7 @@ class Lane:
     number: int = field(default_factory=_numbers.__next__)  # no other lane of this process has it
     users: int = 0
     abandoned: bool = False
+    watch: asyncio.Task[None] | None = None  # ended with the lane
     _left: asyncio.Event | None = None  # once it is being retired: nobody is inside any more
 
     def __enter__(self) -> Lane:
@@ -69,7 +71,9 @@ class Lane:
 
     async def close(self) -> None:
         """Finish what runs, fail what waits, free the model."""
-        await self.scheduler.close()
+        await self.scheduler.close()  # a call that does not come back is still watched
+        if self.watch is not None:
+            self.watch.cancel()
         if not self.abandoned:
             await asyncio.to_thread(self._free)  # threads end and gigabytes are given back, and the loop still answers
 
@@ -78,7 +82,7 @@ class Lane:
         self.abandoned = True
         self.scheduler.give_up(reasons)
         # A daemon, and none of a pool: the end of the process must not wait for it.
-        threading.Thread(target=self._free, name="abandoned", daemon=True).start()
+        threading.Thread(target=self._free, name=ABANDONED, daemon=True).start()
 
     def _free(self) -> None:
         self.engine_pool.shutdown()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ from app.errors import NotReady, Overloaded
 from app.lane import Lane, open_lane
 from app.metrics import Metrics
 from app.settings import Settings
-from app.threads import beside
+from app.threads import beside, pool
+from app.watchdog import Trouble
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class Lanes:
     Models are loaded one at a time, so that there are never more than two, old ones that drain aside.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, decode_pool: Executor, decode_threads: int) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, decode_pool: ThreadPoolExecutor, decode_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._decode_pool = decode_pool
+        self.decode_pool = decode_pool
         self._decode_threads = decode_threads
         self._lane: Lane | None = None
         self._idle: tuple[str, tuple[str, ...]] = ("loading", LOADING)  # state and reasons while no lane serves
@@ -51,17 +52,18 @@ class Lanes:
         self._work: asyncio.Task[Model] | None = None  # that loads beside a service; nobody waits for it at the end
         self._retiring: dict[Lane, asyncio.Task[None]] = {}
         self._last_s = 1.0  # the last load took
+        self.opened: Callable[[Lane], None] = lambda lane: None  # told of each lane that begins to serve
 
     # what there is
 
     @property
     def state(self) -> str:
-        """loading, ready, unloaded, failed or draining."""
+        """loading, ready, recovering, unloaded, failed or draining."""
         if self._draining:
             return "draining"
         if self._lane is not None:
             return "ready"
-        return "loading" if self._making else self._idle[0]
+        return "loading" if self._making and not self.recovering else self._idle[0]
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -70,7 +72,17 @@ class Lanes:
             return DRAINING
         if self._lane is not None:
             return ()
-        return LOADING if self._making else self._idle[1]
+        return LOADING if self._making and not self.recovering else self._idle[1]
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service shuts down."""
+        return self._draining
+
+    @property
+    def recovering(self) -> bool:
+        """Whether nothing serves because what did was given up."""
+        return self._lane is None and not self._draining and self._idle[0] == "recovering"
 
     @property
     def lane(self) -> Lane | None:
@@ -136,7 +148,7 @@ class Lanes:
             raise NotReady(DRAINING)
         lane = open_lane(
             model,
-            self._decode_pool,
+            self.decode_pool,
             self._decode_threads,
             max_items=self._settings.max_queue,
             admitted=self._metrics.queue_changed,
@@ -146,6 +158,7 @@ class Lanes:
         self._metrics.loads.labels("loaded").inc()
         self._last_s = model.info.load_seconds
         old, self._lane = self._lane, lane
+        self.opened(lane)
         self._retire(old)
         return model
 
@@ -165,6 +178,24 @@ class Lanes:
         self._idle = ("unloaded", UNLOADED)
         self._metrics.observe_unload()
         self._retire(old)
+
+    def give_up(self, lane: Lane, trouble: Trouble) -> bool:
+        """Fail at once all that a lane accepted, and wait for it no longer. Whether it was the one that served."""
+        served = lane is self._lane
+        if served:
+            self._lane = None
+            self._idle = ("recovering", (f"{trouble.text}; the model is being loaded anew",))
+            self._metrics.observe_unload()
+        lane.abandon([trouble.text])
+        if trouble.kind == "stuck decoder":  # its threads are all lanes'
+            self.decode_pool.shutdown(wait=False)
+            self.decode_pool = pool(self._decode_threads, "decode")
+        return served
+
+    def explain(self, why: str) -> None:
+        """Tell, while it recovers, what is known by now."""
+        if self.recovering:
+            self._idle = ("recovering", (why,))
 
     def drain(self) -> None:
         """Say from now on that the service is shutting down. What serves still does; what loads beside it is given up."""

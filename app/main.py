@@ -17,6 +17,7 @@ from app.classifier import Classifier, Model
 from app.lanes import Lanes
 from app.metrics import Metrics
 from app.middleware import Departures, RequestLog
+from app.recovery import Recovery
 from app.routes import admin, classify, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
@@ -47,7 +48,7 @@ def create_app(
     Args:
         settings: out of the environment where not given.
         load: makes the model; replaced by tests.
-        on_failure: told when the model cannot be loaded. Without it the start itself fails.
+        on_failure: told when the model cannot be loaded, or cannot serve any more. Without it the start itself fails.
         on_ready: told when a model serves.
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
@@ -58,6 +59,7 @@ def create_app(
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
     classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
     swap = swaps(classifier.lanes, settings, load)
+    recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,6 +69,7 @@ def create_app(
                 await loading  # nobody to tell: the server must see the failure
             yield
         finally:
+            await recovery.close()
             await swap.close()
             await classifier.close()
             if not loading.done():

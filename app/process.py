@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,18 +119,24 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         server.run()
     except SystemExit as ended:  # it could not listen, and has said why
         status = ended.code if isinstance(ended.code, int) else 1
-    if not failures and left_behind():
+    reason = _reason(failures)
+    if reason is not None and order is not None:
+        channel.sendall(reason.encode())
+    if left_behind():
         # It is inside native code, which aborts when the interpreter is taken away from it, or which the end would wait for.
+        if reason is not None and order is None:
+            sys.stderr.write(f"Error: {reason}\n")  # as the command line would
         logging.shutdown()
-        os._exit(status)
+        os._exit(1 if reason else status)
     if status:
         sys.exit(status)
+    return reason
+
+
+def _reason(failures: Sequence[Exception]) -> str | None:
     if not failures:
         return None
-    reason = str(failures[0]) if isinstance(failures[0], ModelError) else "the model could not be loaded; the log has the reason"
-    if order is not None:
-        channel.sendall(reason.encode())
-    return reason
+    return str(failures[0]) if isinstance(failures[0], ModelError) else "the model could not be loaded; the log has the reason"
 
 
 def _control(order: Order) -> socket.socket | None:

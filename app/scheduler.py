@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from app.call import Ran
 from app.errors import AppError, NotReady, Overloaded
 from app.stage import CLOSED, Stage
+from app.watchdog import Part
 
 # An image is taken while the queue fills no more than this part of its time: the speed is a mean, and an answer just too late is
 # work for nothing. A queue that never empties loses no throughput by being shorter.
@@ -139,10 +140,10 @@ class Scheduler(Generic[ItemT, RowT]):
         return self._engine.waiting
 
     @property
-    def oldest(self) -> dict[str, float]:
-        """When the call that has been at work longest began, by what it does; what rests is left out."""
-        begun = {"decoding an image": self._preparing.oldest, "a call of the engine": self._engine.oldest}
-        return {what: at for what, at in begun.items() if at is not None}
+    def oldest(self) -> dict[Part, float]:
+        """When the call that has been at work longest began, by who does it; who rests is left out."""
+        begun: dict[Part, float | None] = {"decoder": self._preparing.oldest, "engine": self._engine.oldest}
+        return {part: at for part, at in begun.items() if at is not None}
 
     def admit(self, count: int, deadline: float) -> Places:
         """Hold room for `count` items that are wanted by `deadline`, in loop time. For none of them it is only asked whether the

@@ -50,7 +50,7 @@ class Swaps:
         self._peer = None if control is None else Peer(control, "ask", self._act)
         self._reference = reference
         self._loaded = loaded
-        self._held: Model | None = None  # prepared, and not yet asked to serve
+        self._held: tuple[Model, str | None] | None = None  # prepared, with its reference, and not yet asked to serve
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -65,6 +65,10 @@ class Swaps:
             await self._lanes.start(lambda: self._load_model(self._settings_for(self._reference)))
         else:
             self._lanes.rest()
+
+    def again(self) -> Model:
+        """Load what is to serve at present once more; in any thread. Raises what loading does."""
+        return self._load_model(self._settings_for(self._reference))
 
     async def load(self, reference: str | None) -> Model:
         """Serve another checkpoint, None for the one of the settings, in all of the service; what came of it is logged.
@@ -105,7 +109,9 @@ class Swaps:
 
     async def _load(self, reference: str | None) -> Model:
         if self._peer is None:
-            return self._told(await self._refusing(reference, self._lanes.load(self._maker(reference))))
+            model = await self._refusing(reference, self._lanes.load(self._maker(reference)))
+            self._reference = reference
+            return self._told(model)
         await self._by_all("load", reference)
         return self._lanes.current().model
 
@@ -128,9 +134,9 @@ class Swaps:
         match what:
             case "prepare":
                 await self._drop()
-                self._held = await self._refusing(reference, self._lanes.make(self._maker(reference)))
+                self._held = await self._refusing(reference, self._lanes.make(self._maker(reference))), reference
             case "commit" if self._held is not None:
-                held, self._held = self._held, None
+                (held, self._reference), self._held = self._held, None
                 self._told(self._lanes.switch(held))
             case "abort":
                 await self._drop()
@@ -168,7 +174,7 @@ class Swaps:
     async def _drop(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            await asyncio.to_thread(held.close)
+            await asyncio.to_thread(held[0].close)
 
     def _keep(self, work: Coroutine[Any, Any, ValueT]) -> asyncio.Task[ValueT]:
         """A task of its own, which outlives whoever waits for it."""

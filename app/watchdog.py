@@ -9,9 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 FAILURES = 5  # in a row: one bad image among good ones fails alone, and a batch that is halved succeeds in between
 LOOKS = 4  # in the time that a call may take, at least
+
+
+Part = Literal["engine", "decoder"]
+Kind = Literal["stuck engine", "stuck decoder", "failing engine"]
+_STUCK: dict[Part, Kind] = {"engine": "stuck engine", "decoder": "stuck decoder"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong, as a word for counts and in words for everybody."""
+
+    kind: Kind
+    text: str
 
 
 class Watchdog:
@@ -24,7 +39,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, oldest: Callable[[], Mapping[str, float]], *, stuck_s: float, clock: Callable[[], float] = time.monotonic
+        self, oldest: Callable[[], Mapping[Part, float]], *, stuck_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._oldest = oldest
         self._stuck_s = stuck_s
@@ -40,20 +55,20 @@ class Watchdog:
         if self._failures >= FAILURES:
             self._failing.set()
 
-    async def trouble(self) -> str:
-        """Wait until something is wrong, and say what in words for everybody."""
+    async def trouble(self) -> Trouble:
+        """Wait until something is wrong."""
         while not self._failing.is_set():
             stuck = self._stuck()
             if stuck is not None:
-                return f"{stuck} has not come back for {self._stuck_s:g} s"
+                return stuck
             try:
                 async with asyncio.timeout(self._every_s):
                     await self._failing.wait()
             except TimeoutError:
                 pass  # time to look again
-        return f"the engine failed {FAILURES} times in a row"
+        return Trouble("failing engine", f"the engine failed {FAILURES} times in a row")
 
-    def _stuck(self) -> str | None:
+    def _stuck(self) -> Trouble | None:
         now = self._clock()
         if now - self._looked > self._every_s * 2 + 1:
             # This process itself did not run (stopped, or a machine that slept): its calls had no more time than it had.
@@ -61,5 +76,5 @@ class Watchdog:
         self._looked = now
         for what, began in self._oldest().items():
             if now - max(began, self._awake_since) > self._stuck_s:
-                return what
+                return Trouble(_STUCK[what], f"a call of the {what} has not come back for {self._stuck_s:g} s")
         return None

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.watchdog import FAILURES, Watchdog
+from app.watchdog import FAILURES, Part, Trouble, Watchdog
 from tests.app.stepwise import Clock, settle
 
 STUCK_S = 0.2  # of a clock that only tests move; the looks themselves are real, and four of them fit into it
@@ -17,7 +17,7 @@ class Line:
 
     def __init__(self, stuck_s: float = STUCK_S) -> None:
         self.clock = Clock()
-        self.at_work: dict[str, float] = {}
+        self.at_work: dict[Part, float] = {}
         self.watchdog = Watchdog(lambda: self.at_work, stuck_s=stuck_s, clock=self.clock)
         self.trouble = asyncio.create_task(self.watchdog.trouble())
 
@@ -30,17 +30,17 @@ class Line:
 
 async def test_a_call_that_does_not_come_back_is_trouble() -> None:
     line = Line()
-    line.at_work["a call of the engine"] = line.clock.now
+    line.at_work["engine"] = line.clock.now
     await line.pass_time(0.15)
     assert not line.trouble.done()
     await line.pass_time(0.15)
-    assert await line.trouble == "a call of the engine has not come back for 0.2 s"
+    assert await line.trouble == Trouble("stuck engine", "a call of the engine has not come back for 0.2 s")
 
 
 async def test_calls_that_come_back_and_a_line_at_rest_are_none() -> None:
     line = Line()
     for _ in range(4):
-        line.at_work["decoding an image"] = line.clock.now
+        line.at_work["decoder"] = line.clock.now
         await line.pass_time(0.1)
     line.at_work.clear()
     await line.pass_time(0.3)
@@ -50,12 +50,12 @@ async def test_calls_that_come_back_and_a_line_at_rest_are_none() -> None:
 
 async def test_a_process_that_was_stopped_does_not_blame_its_calls() -> None:
     line = Line()
-    line.at_work["a call of the engine"] = line.clock.now
+    line.at_work["engine"] = line.clock.now
     line.clock.now += 3600  # it slept, and so did the call
     await asyncio.sleep(0.1)
     assert not line.trouble.done()
     await line.pass_time(0.3)
-    assert "a call of the engine" in await line.trouble
+    assert (await line.trouble).kind == "stuck engine"
 
 
 async def test_failures_in_a_row_are_trouble_at_once() -> None:
@@ -70,7 +70,7 @@ async def test_failures_in_a_row_are_trouble_at_once() -> None:
     assert not line.trouble.done()
     line.watchdog.ended(RuntimeError("x"))
     async with asyncio.timeout(0.5):  # it need not wait for its next look
-        assert await line.trouble == f"the engine failed {FAILURES} times in a row"
+        assert await line.trouble == Trouble("failing engine", f"the engine failed {FAILURES} times in a row")
 
 
 @pytest.mark.parametrize("stuck_s", [0.2, 8.0, 3600.0])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -42,9 +42,12 @@ class Server:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
 
-def command(*arguments: str) -> list[str]:
+PROGRAM = ("app.cli",)
+
+
+def command(*arguments: str, program: Sequence[str] = PROGRAM) -> list[str]:
     """The console script, run with this interpreter whether or not its folder is on PATH."""
-    return [sys.executable, "-m", "app.cli", *arguments]
+    return [sys.executable, "-m", *program, *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -54,10 +57,10 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def serve(*arguments: str, wait: bool = True, **variables: str) -> Iterator[Server]:
+def serve(*arguments: str, wait: bool = True, program: Sequence[str] = PROGRAM, **variables: str) -> Iterator[Server]:
     """`sknet serve --port 0 ...`, ready; killed at the end if it is still there."""
     process = subprocess.Popen(
-        command("serve", "--port", "0", *arguments),
+        command("serve", "--port", "0", *arguments, program=program),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

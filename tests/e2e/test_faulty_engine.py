@@ -1,0 +1,88 @@
+"""A real service whose engine fails, gives nonsense, hangs or loses its device: what clients see, and that it comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import Server, serve
+from tests.images import encode, solid
+
+STUCK_S = 1.0
+
+
+@contextmanager
+def faulty(orders: Path, stuck_s: float = STUCK_S) -> Iterator[Server]:
+    with serve(program=("tests.e2e.faulty", str(orders)), SKNET_STUCK_S=str(stuck_s)) as server:
+        yield server
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def post(client: httpx.Client) -> httpx.Response:
+    return client.post("/classify", content=encode(solid()), headers={"Content-Type": "image/png"})
+
+
+def ready(client: httpx.Client) -> bool:
+    return client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("order", ["raise", "nan", "hang", "gone"])
+def test_a_fault_is_told_and_then_mended(tmp_path: Path, order: str) -> None:
+    orders = tmp_path / "orders"
+    with faulty(orders) as server, server.client() as client:
+        assert post(client).status_code == 200
+        orders.write_text(order)
+        seen: list[int] = []
+        asking = [threading.Thread(target=ask, args=(server, seen)) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        assert within(20, lambda: not ready(client)), seen
+        assert client.get("/livez").status_code == 200
+        reason = client.get("/readyz").json()["reasons"][0]
+        orders.write_text("")
+        for thread in asking:
+            thread.join(30)
+        assert set(seen) <= {500, 503}  # at once or when it was noticed, and never the deadline's 504
+        assert 503 in seen or order in {"raise", "nan", "gone"}
+        assert ("not come back" if order == "hang" else "failed") in reason
+        assert within(30, lambda: ready(client))
+        assert post(client).status_code == 200
+        kind = "stuck engine" if order == "hang" else "failing engine"
+        assert f'sknet_troubles_total{{kind="{kind}"}}' in client.get("/metrics").text
+        assert server.stop() == 0  # a thread that never comes back does not hold up the end
+
+
+def ask(server: Server, seen: list[int]) -> None:
+    """Until the service says that it is not ready; each with the same image, and each answer noted."""
+    with server.client() as client:
+        for _ in range(6):
+            seen.append(post(client).status_code)
+            if seen[-1] == 503:
+                return
+
+
+def test_a_process_that_hangs_for_good_ends_and_says_why(tmp_path: Path) -> None:
+    orders = tmp_path / "orders"
+    with faulty(orders, 0.5) as server, server.client() as client:
+        orders.write_text("hang")
+        for _ in range(20):
+            try:
+                assert post(client).status_code == 503
+            except httpx.TransportError:
+                break
+        assert server.process.wait(30) == 1
+        assert "must be started anew" in "\n".join(server.lines)
