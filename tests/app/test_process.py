@@ -35,10 +35,13 @@ def test_threads_that_were_asked_for_are_each_ones_own() -> None:
 
 
 def test_limits_of_the_service_are_divided() -> None:
-    whole = Settings(workers=4, max_queue=1001, max_buffered_bytes=800_000_000, result_cache=10, max_images=8)
+    whole = Settings(
+        workers=4, max_queue=1001, max_buffered_bytes=800_000_000, result_cache=10, max_images=8, rate_limit=10, rate_burst=6
+    )
     part = share_of(whole, 4)
+    assert (part.rate_limit, part.rate_burst) == (2.5, 2)
     assert (part.max_queue, part.max_buffered_bytes, part.result_cache) == (251, 200_000_000, 3)
-    kept = set(Settings.model_fields) - {"threads", "max_queue", "max_buffered_bytes", "result_cache"}
+    kept = set(Settings.model_fields) - {"threads", "max_queue", "max_buffered_bytes", "result_cache", "rate_limit", "rate_burst"}
     assert {name: getattr(part, name) for name in kept} == {name: getattr(whole, name) for name in kept}
 
 
