@@ -105,7 +105,7 @@ class _Keyed:
         self._pairs.move_to_end(pair)
         if len(self._pairs) > MOST_PAIRS:
             self._pairs.popitem(last=False)
-        return rates.take(f"key {key.name}")  # no address has a space
+        return rates.take(f"key {key.name}")
 
 
 def _presented(scope: Scope) -> set[bytes]:
@@ -126,14 +126,16 @@ def _route_path(scope: Scope) -> str:
 
 
 def _address(scope: Scope) -> str:
-    """Who asks, for want of a key: the address, of IPv6 its /64, which is what one subscriber gets (RFC 6177)."""
-    host: str = (scope.get("client") or ("", 0))[0]
-    if ":" not in host:
-        return host[:64]
-    try:
-        address = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host[:64]
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    """Who asks, for want of a key: the address, of IPv6 its /64, which is what one subscriber gets (RFC 6177).
+
+    In words that are no key's, since what a proxy reports of its clients may be anything.
+    """
+    host: str = (scope.get("client") or ("",))[0] or ""
+    if ":" in host:
+        try:
+            address = IPv6Address(host.partition("%")[0])
+        except ValueError:
+            pass
+        else:
+            host = str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+    return f"address {host[:64]}"

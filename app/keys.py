@@ -199,7 +199,7 @@ class Keys:
 
 def _lines(path: Path) -> Sequence[tuple[str, str, str]]:
     try:
-        if not path.is_file():  # a pipe would be waited for, and could be read but once
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and could be read but once
             raise KeysError(f"{_of(path)} is no file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
