@@ -166,8 +166,9 @@ class Keys:
 
     def start(self) -> None:
         """Look at the file from now on, in a thread of its own: a file system that hangs must hold up nothing."""
+        self._stopped = threading.Event()
         if self._path is not None:
-            threading.Thread(target=self._watch, name="keys", daemon=True).start()
+            threading.Thread(target=self._watch, args=(self._stopped,), name="keys", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -186,8 +187,8 @@ class Keys:
             return
         logger.info("keys were read again; there are %d now", len(self._keys))
 
-    def _watch(self) -> None:
-        while not self._stopped.wait(LOOK_S):
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(LOOK_S):
             self.look()
 
     def _read(self) -> tuple[Key, ...]:
