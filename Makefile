@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format lock bench container-test clean
+.PHONY: help venv run test lint format lock audit bench container-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/.test ## pin anew what runs and what tests, for Python 3.11 to 3.13
 	$(LOCK) --upgrade pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	$(LOCK) --upgrade pyproject.toml --extra heif -c requirements-dev.lock -o requirements.lock
+
+# Strict: a dependency that the database of vulnerabilities was not asked about must not pass for one without any.
+audit: $(VENV)/.test ## ask whether a pinned dependency has a known vulnerability (needs the network)
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
 
 bench: $(VENV)/.test ## measure speed; one JSON line last
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -26,7 +26,7 @@ Refuse = Callable[[int, Deadline], AppError | None]  # (images, deadline) -> why
 class BodyLimits:
     """Refuses bodies that are too large, before reading where a length is announced; bounds all bodies together, and time.
 
-    `refusals` tells, by path, who is asked before the body of a POST is read.
+    `gate` is asked first, of every request; `refusals` tells, by path, who is asked before the body of a POST is read.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class BodyLimits:
         by_path: Mapping[str, int],
         retry_after: Callable[[], int],
         refusals: Mapping[str, Refuse],
+        gate: Callable[[Scope], AppError | None] | None = None,
     ) -> None:
         self._app = app
         self._retry_after = retry_after
@@ -45,6 +46,7 @@ class BodyLimits:
         self._max_buffered_bytes = max_buffered_bytes
         self._by_path = by_path
         self._refusals = refusals
+        self._gate = gate
         self._buffered = 0
         self._lingering = 0
 
@@ -66,6 +68,8 @@ class BodyLimits:
             self._buffered -= body.held
 
     def _refusal(self, scope: Scope, body: _Body) -> AppError | None:
+        if self._gate is not None and (closed := self._gate(scope)) is not None:
+            return closed
         if body.announced > body.limit:
             return BodyTooLarge(body.limit, body.announced)
         if self._buffered + body.announced > self._max_buffered_bytes:

@@ -1,4 +1,4 @@
-"""The command line: `sknet serve | classify | models | calibrate | export | bench | health | openapi`.
+"""The command line: `sknet serve | classify | models | calibrate | export | keys | bench | health | openapi`.
 
 Errors are one line on standard error; exit 1 is for what went wrong, 2 for how it was called.
 """
@@ -16,8 +16,11 @@ from typing import Any
 
 import click
 
+from app.cli_keys import keys
 from app.cli_models import calibrate, export
-from app.settings import Settings, unknown_variables
+from app.exposure import warnings_of
+from app.keys import Keys
+from app.settings import Settings, SettingsError, unknown_variables
 from app.terminal import progress, say, setting_flags, settings_from, table
 from model.errors import ModelError
 
@@ -50,13 +53,18 @@ def main() -> None:
 
 main.add_command(calibrate)
 main.add_command(export)
+main.add_command(keys)
 
 
 @main.command()
 @setting_flags(Settings.model_fields)
 def serve(**flags: Any) -> None:
-    """Serve a model over HTTP. Every flag is also a variable: --top-k is SKNET_TOP_K."""
+    """Serve a model over HTTP. Every flag is also a variable: --top-k is SKNET_TOP_K. Keys (SKNET_API_KEYS) are no flag."""
     settings = settings_from(flags)
+    try:
+        known = Keys.of(settings)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -67,6 +75,8 @@ def serve(**flags: Any) -> None:
     configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
         logger.warning("%s is no setting and is ignored; see sknet serve --help", name)
+    for warning in warnings_of(settings, known):  # once, however many processes serve
+        logger.warning("%s", warning)
     if settings.workers > 1:
         from app.workers import supervise
 
@@ -195,7 +205,8 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
-    click.echo(json.dumps(create_app(settings_from({})).openapi(), indent=2))
+    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None})  # it says the same without them
+    click.echo(json.dumps(create_app(settings).openapi(), indent=2))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class RequestContext:
     deadline: Deadline
     traceparent: str | None = None
     timings: list[Timings] = field(default_factory=list)
+    key: str | None = None  # name of the key that it came with
     problem: str | None = None  # slug of the problem it was answered with
 
 

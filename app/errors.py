@@ -71,7 +71,13 @@ class UnsupportedMedia(AppError):
 
 
 class Unauthorised(AppError):
-    """No key, or one that is not known; the text never tells which keys there are."""
+    """No key, or one that is not known; the text never tells which keys there are. `given`: there was one."""
+
+    def __init__(self, *, given: bool) -> None:
+        super().__init__(
+            "this key is not known here" if given else "send a key in the header Authorization: Bearer KEY, or X-API-Key: KEY"
+        )
+        self.given = given
 
 
 class ScopeForbidden(AppError):

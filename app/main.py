@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from app import openapi, problems
+from app.access import gate_of, needed
 from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
+from app.cors import Headed, Preflights, with_cors
+from app.keys import Keys
 from app.lanes import Lanes
 from app.metrics import Metrics
 from app.middleware import Departures, RequestLog
+from app.rates import Rates
 from app.recovery import Recovery
 from app.routes import admin, classify, models, pages, probes
 from app.services import Services
@@ -52,8 +56,13 @@ def create_app(
         on_ready: told when a model serves.
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
+
+    Raises:
+        SettingsError: settings, or the keys that they name, cannot be used.
     """
     settings = settings or load_settings()
+    keys = Keys.of(settings)
+    rates = Rates(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     load = load or load_model
     metrics = metrics or Metrics()
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
@@ -64,6 +73,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_start(classifier, swap, on_failure, on_ready), name="load")
+        if keys is not None:
+            keys.start()
         try:
             if on_failure is None:
                 await loading  # nobody to tell: the server must see the failure
@@ -75,6 +86,8 @@ def create_app(
             if not loading.done():
                 loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
+            if keys is not None:
+                keys.stop()
 
     app = FastAPI(
         title="SKNet",
@@ -99,9 +112,9 @@ def create_app(
         app.include_router(router)
     pages.mount_static(app)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, needed)
     timed = frozenset({"/classify", "/classify/batch"})
-    # The last one added is the outermost.
+    # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
     app.add_middleware(Departures)
     app.add_middleware(
         BodyLimits,
@@ -113,8 +126,13 @@ def create_app(
         },
         retry_after=classifier.retry_after,
         refusals=dict.fromkeys(timed, classifier.refusal),
+        gate=gate_of(keys, rates, open_admin=settings.open_admin),
     )
+    if settings.cors_origins:
+        app.add_middleware(with_cors(Preflights, settings.cors_origins))
     app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
+    if settings.cors_origins:
+        app.add_middleware(with_cors(Headed, settings.cors_origins))
     return app
 
 

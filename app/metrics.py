@@ -72,9 +72,7 @@ class Metrics:
         self.model_load_seconds = self._gauge(
             "sknet_model_load_seconds", "Time to load and warm the model; of several processes the longest.", "livemax"
         )
-        self.troubles = self._counter(
-            "sknet_troubles", "Lines given up, by what was wrong.", "kind"
-        )
+        self.troubles = self._counter("sknet_troubles", "Lines given up, by what was wrong.", "kind")
         self.loads = self._counter("sknet_model_loads", "Models loaded or refused, the first one included.", "outcome")
         self._model: tuple[str, ...] | None = None  # labels of the series that is 1
         self.start_time_seconds.set(time.time())

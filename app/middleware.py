@@ -126,6 +126,7 @@ class RequestLog:
             "path": path,
             "status": status or CLIENT_LEFT,
             "problem": context.problem,
+            "key": context.key,
             "duration_ms": round(seconds * 1000, 2),
             "client": (scope.get("client") or ("", 0))[0],
         }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app import errors as app_errors
-from app.problems import MEDIA_TYPE, PREFIX, Row, rows
+from app.problems import MEDIA_TYPE, PREFIX, Row, row_of, rows
 from app.schemas.native import BatchJson, ImageJson, LoadJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
 
+Needed = Callable[[str, str], str | None]
+
+_REFUSALS = tuple(row_of(kind).status for kind in (app_errors.Unauthorised, app_errors.ScopeForbidden, app_errors.RateLimited))
 _REF = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
 # A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
@@ -22,7 +26,7 @@ _TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAAN
 _DETAILS = {
     "malformed-request": "the body is empty",
     "source-forbidden": "images by url are switched off on this service; send the image itself",
-    "unauthorised": "send a key in the header Authorization: Bearer KEY",
+    "unauthorised": str(app_errors.Unauthorised(given=False)),
     "scope-forbidden": "this key may predict; loading models needs the scope admin",
     "reference-forbidden": str(app_errors.ReferenceForbidden("/etc/passwd", ["bundled names", "registry names"])),
     "checkpoint-refused": "the file is damaged",
@@ -162,8 +166,36 @@ def _describe_headers(schema: dict[str, Any]) -> None:
                 response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}
 
 
-def install(app: FastAPI) -> None:
-    """Add to the document the schemas that only hand-written parts refer to."""
+_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key as `Authorization: Bearer KEY`, where the service has keys.",
+    },
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in a header of its own."},
+}
+
+
+def _describe_access(schema: dict[str, Any], needed: Needed) -> None:
+    """Whether a service has keys is not known here: a route may want one, or none. In 3.1 the lists name the scope."""
+    schema["components"]["securitySchemes"] = _SCHEMES
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            scope = needed(method.upper(), path)
+            operation["security"] = [] if scope is None else [{}, {"bearer": [scope]}, {"key": [scope]}]
+            if scope is not None:
+                refusals = {str(status): entry for status, entry in errors(*_REFUSALS).items()}
+                refusals[str(_REFUSALS[0])]["headers"] = {
+                    "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}
+                }
+                operation["responses"] = dict(sorted({**refusals, **operation["responses"]}.items()))
+
+
+def install(app: FastAPI, needed: Needed) -> None:
+    """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys.
+
+    `needed` tells the scope that a method and a path need, None where they are open.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -179,6 +211,7 @@ def install(app: FastAPI) -> None:
             for kind in (Problem, ImageJson, BatchJson, LoadJson):
                 schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
             _drop_framework_errors(schema)
+            _describe_access(schema, needed)
             _describe_headers(schema)
             app.openapi_schema = schema
         return app.openapi_schema

@@ -106,7 +106,7 @@ def problem_of(error: BaseException) -> Problem:
 
 def response_of(error: BaseException, scope: Scope) -> Response:
     """The whole HTTP answer to an error."""
-    return _response(problem_of(error), scope, retry_after=getattr(error, "retry_after", None))
+    return _response(problem_of(error), scope, retry_after=getattr(error, "retry_after", None), headers=_challenge(error))
 
 
 def log_fault(error: BaseException, scope: Scope) -> None:
@@ -153,6 +153,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(model_errors.ModelError, ours)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)
+
+
+def _challenge(error: BaseException) -> dict[str, str]:
+    """What a client without the right key is told in `WWW-Authenticate` (RFC 6750, section 3)."""
+    if isinstance(error, errors.Unauthorised):
+        return {"WWW-Authenticate": 'Bearer realm="sknet"' + (', error="invalid_token"' if error.given else "")}
+    if isinstance(error, errors.ScopeForbidden):
+        return {"WWW-Authenticate": f'Bearer realm="sknet", error="insufficient_scope", scope="{error.allowed[0]}"'}
+    return {}
 
 
 def _problem(row: Row, detail: str, **numbers: Any) -> Problem:

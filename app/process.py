@@ -25,7 +25,7 @@ from app.logs import configure
 from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
-from app.settings import PREFIX, Settings, load_settings, share_metrics
+from app.settings import PREFIX, Settings, SettingsError, load_settings, share_metrics
 from app.swaps import Swaps
 from app.threads import left_behind
 from model.device import cpu_limit
@@ -163,6 +163,8 @@ def share_of(settings: Settings, cpus: int) -> Settings:
             "max_queue": max(part(settings.max_queue), min(settings.max_queue, settings.max_images)),
             "max_buffered_bytes": max(part(settings.max_buffered_bytes), settings.max_body_bytes, settings.max_batch_body_bytes),
             "result_cache": part(settings.result_cache),
+            "rate_limit": settings.rate_limit / settings.workers,
+            "rate_burst": part(settings.rate_burst),
         }
     )
 
@@ -190,7 +192,11 @@ def main() -> None:
     part = share_of(settings, cpu_limit()[0])
     if order.slot == 0:  # once is enough
         warn_of_sums(settings, part)
-    sys.exit(1 if serve(part, order) else 0)
+    try:
+        sys.exit(1 if serve(part, order) else 0)
+    except SettingsError as error:  # since the service started: another try may find the file of keys mended
+        logger.error("%s", error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SKNET_"
+
+# What a browser sends as `Origin` (RFC 6454, section 6.2), in ASCII; with a path or a slash behind it, it would never match.
+_ORIGIN = r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+_ORIGINS = rf"^(\s*(\*|{_ORIGIN}(\s*,\s*{_ORIGIN})*)\s*)?$"
 
 
 class SettingsError(ValueError):
@@ -24,7 +28,7 @@ class Settings(BaseSettings):
     """Every setting of the service, with its default."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=False, env_ignore_empty=True, protected_namespaces=()
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True, protected_namespaces=()
     )
 
     # where it listens
@@ -46,9 +50,11 @@ class Settings(BaseSettings):
 
     # who may ask
     api_keys: SecretStr | None = Field(
-        None, description="Keys that open the service, separated by commas: KEY or NAME:SCOPES:sha256:HEX; none leaves it open."
+        None,
+        description="Keys that open the service, separated by commas: KEY, NAME:SCOPES:KEY or NAME:SCOPES:sha256:HEX; none "
+        "leaves it open. No flag, which others could read.",
     )
-    api_keys_file: Path | None = Field(None, description="The same, one a line; read again when it changes.")
+    api_keys_file: Path | None = Field(None, description="The same in a file, one a line; read again when it changes.")
     open_admin: bool = Field(False, description="Whether admin calls (loading, unloading) are open where there are no keys.")
     rate_limit: float = Field(
         0.0,
@@ -57,8 +63,8 @@ class Settings(BaseSettings):
         description="Requests a second that a key, or without keys a client address, may make; 0: any number.",
     )
     rate_burst: int = Field(20, ge=1, le=1_000_000, description="Requests that may come at once before the rate counts.")
-    cors_origins: str = Field(
-        "", description="Origins whose pages may call the service from a browser, separated by commas; * for all."
+    cors_origins: Annotated[str, StringConstraints(pattern=_ORIGINS)] = Field(
+        "", description="Origins whose pages may call the service from a browser, separated by commas; * for all; empty: none."
     )
 
     # where images may come from
@@ -177,6 +183,17 @@ def share_metrics(folder: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
+def environment_without(*fields: str) -> dict[str, str]:
+    """The environment for a process that must not find these fields in it."""
+    hidden = {PREFIX + field.upper() for field in fields}
+    return {name: value for name, value in os.environ.items() if name.upper() not in hidden}
+
+
+def is_secret(field: str) -> bool:
+    """Whether nobody may see it: never printed, and no flag, since every user of a machine can read command lines."""
+    return SecretStr in get_args(Settings.model_fields[field].annotation)
+
+
 def flag(field: str) -> str:
     """The flag of `sknet serve` for a field."""
     return "--" + field.replace("_", "-")
@@ -200,6 +217,7 @@ def _in_words(schema: dict[str, Any]) -> str:
         return {
             r"^(sha256:)?[0-9a-fA-F]{64}$": "64 hexadecimal digits",
             r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
+            _ORIGINS: "*, or SCHEME://HOST[:PORT] with commas between",
         }[schema["pattern"]]
     kind = {"integer": "a whole number", "number": "a number", "string": "text"}[schema["type"]]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
@@ -211,4 +229,5 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 def _fault(field: str, value: object, overrides: Mapping[str, Any], words: str | None = None) -> str:
     name = flag(field) if field in overrides else PREFIX + field.upper()
-    return f"{name} is {str(value)[:200]!r}: it may be {words or allowed(field)}"
+    shown = "not shown here" if is_secret(field) else repr(str(value)[:200])
+    return f"{name} is {shown}: it may be {words or allowed(field)}"

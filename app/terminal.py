@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
-from app.settings import Settings, SettingsError, flag, load_settings
+from app.settings import Settings, SettingsError, flag, is_secret, load_settings
 
 T = TypeVar("T")
 
 
 def setting_flags(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each of these settings. Values are checked by the settings themselves."""
+    """Give a command one flag for each of these settings but secrets. Values are checked by the settings themselves."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(list(fields)):
+        for name in reversed([name for name in fields if not is_secret(name)]):
             field = Settings.model_fields[name]
             default = "" if field.default is None else f"  [default: {field.default}]"
             command = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{field.description}{default}")(command)

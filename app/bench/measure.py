@@ -19,9 +19,10 @@ from PIL import Image
 from app.bench.load import Load, form, put_load
 from app.bench.process import Service, free_port, running
 from app.classifier import Model
-from app.settings import Settings, flag
+from app.settings import Settings, environment_without, flag
 
 READY = "/readyz"
+CLOSED = ("api_keys", "api_keys_file", "rate_limit")  # settings that would keep the measurement out
 START_S = 180  # a first start that exports a graph on a busy machine
 
 
@@ -107,13 +108,16 @@ def _in_threads(work: Callable[[], object], threads: int, seconds: float) -> tup
 
 
 def service(settings: Settings, folder: Path, **changes: object) -> AbstractContextManager[Service]:
-    """`sknet serve` with these settings and `changes`, on a free port of loopback; logs go to `folder`."""
+    """`sknet serve` with these settings and `changes`, on a free port of loopback; logs go to `folder`.
+
+    Open to the measurement: without keys and rate.
+    """
     port = free_port()
-    values = {**{name: getattr(settings, name) for name in settings.model_fields_set}, **changes}
+    values = {**{name: getattr(settings, name) for name in settings.model_fields_set - set(CLOSED)}, **changes}
     values |= {"host": "127.0.0.1", "port": port, "log_level": "warning", "log_format": "console"}
     flags = [text for name, value in values.items() if value is not None for text in (flag(name), str(value))]
     command = [sys.executable, "-P", "-m", "app.cli", "serve", *flags]  # -P: no `app` that happens to lie in the current folder
-    return running(command, f"http://127.0.0.1:{port}", folder / f"{port}.log")
+    return running(command, f"http://127.0.0.1:{port}", folder / f"{port}.log", env=environment_without(*CLOSED))
 
 
 @dataclass(frozen=True, slots=True)

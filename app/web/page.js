@@ -147,6 +147,7 @@ async function showModels() {
       return;
     }
     at("models").replaceChildren(element("p", sentence(answer.detail ?? answer.title ?? "the service is not ready"), "status"));
+    if (response.status === 401) return; // it will not know this page better in a moment
   } catch {
     at("models").replaceChildren(element("p", "The service could not be reached.", "status"));
   }

@@ -18,7 +18,7 @@ from app.bench.client import Connection, get, keep_busy, post
 from app.bench.load import Load, LoadError, _by_client, form, put_load, wrk_path
 from app.bench.process import Service, ServiceError, free_port, running
 from app.bench.report import table
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from model.types import Choice
 
 # Answers every POST with the length of its body; /bad with 503. A child of its own shows that trees are seen.
@@ -241,7 +241,22 @@ def test_connections_that_are_no_numbers_are_refused(text: str) -> None:
 
 def test_programs_are_not_looked_for_in_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("app.bench.measure.running", lambda command, *_: seen.append(command))
+    monkeypatch.setattr("app.bench.measure.running", lambda command, *_, **__: seen.append(command))
     measure.service(Settings(), tmp_path)
     assert seen[0][1:5] == ["-P", "-m", "app.cli", "serve"]
     assert _by_client("http://127.0.0.1:1", "/", "", [], 1, 1.0, tmp_path, "")[1:4] == ["-P", "-m", "app.bench.client"]
+
+
+def test_what_is_measured_needs_no_key_and_its_command_line_shows_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = "a-key-of-16-characters"
+    monkeypatch.setenv("SKNET_API_KEYS", secret)
+    monkeypatch.setenv("SKNET_RATE_LIMIT", "2")
+    monkeypatch.setenv("SKNET_TOP_K", "3")
+    seen: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("app.bench.measure.running", lambda command, *_, env: seen.append((command, env)))
+    measure.service(load_settings(), tmp_path)
+    ((command, env),) = seen
+    assert "--top-k" in command
+    assert not [word for word in command if "key" in word.replace("keep", "") or "rate" in word or secret in word]
+    assert not {"SKNET_API_KEYS", "SKNET_RATE_LIMIT"} & set(env)
+    assert secret not in str(env)

@@ -30,9 +30,25 @@ def test_without_a_command_it_helps() -> None:
     assert all(name in result.output for name in ("serve", "classify", "models", "calibrate", "export", "health", "openapi"))
 
 
-def test_serve_has_a_flag_for_every_setting() -> None:
-    words = run("serve", "--help").output.split()
-    assert {flag(name) for name in Settings.model_fields} <= set(words)
+def test_serve_has_a_flag_for_every_setting_but_secrets() -> None:
+    words = set(run("serve", "--help").output.split())
+    assert {flag(name) for name in Settings.model_fields} - words == {"--api-keys"}
+    assert run("serve", "--api-keys", "a-key-of-16-chars").exit_code == 2
+
+
+def test_keys_of_the_environment_are_not_shown() -> None:
+    env = {"SKNET_API_KEYS": "a-key-of-16-chars"}
+    for arguments in (["serve", "--help"], ["openapi"], ["classify", "x.jpg", "--threads", "-1"], ["serve", "--port", "x"]):
+        assert "a-key-of-16-chars" not in run(*arguments, env=env).output
+
+
+@pytest.mark.parametrize("keys", ["short", ",", "a:b:c", "a:predict:sha256:12", "0123456789abcdef,0123456789abcdef"])
+def test_keys_that_cannot_be_used_are_one_line_that_does_not_show_them(keys: str) -> None:
+    result = run("serve", env={"SKNET_API_KEYS": keys})
+    assert result.exit_code == 2
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: SKNET_API_KEYS")
+    assert not any(part in line for part in keys.split(",") if len(part) > 3)
 
 
 def test_classify_prints_a_table(picture: Path) -> None:

@@ -15,7 +15,7 @@ EVERY: list[AppError] = [
     errors.BodyTooLarge(100, 101),
     errors.BodyTimeout(2.5),
     errors.UnsupportedMedia("text/plain", ["image/*"]),
-    errors.Unauthorised("send a key"),
+    errors.Unauthorised(given=False),
     errors.ScopeForbidden("not with this key", "admin"),
     errors.ReferenceForbidden("/etc/passwd", ["bundled names"]),
     errors.CheckpointRefused("the file is damaged"),

@@ -39,6 +39,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
         "sknet_model_info": ("gauge", {"name", "variant", "digest", "engine", "device", "dtype"}),
         "sknet_model_load_seconds": ("gauge", set()),
         "sknet_model_loads": ("counter", {"outcome"}),
+        "sknet_troubles": ("counter", {"kind"}),
         "sknet_queue_limit": ("gauge", set()),
         "sknet_deadline_seconds": ("gauge", set()),
         "sknet_ready_workers": ("gauge", set()),

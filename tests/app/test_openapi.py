@@ -17,12 +17,12 @@ from tests.app.asgi import serving
 from tests.fakes import FakeModel
 
 ERRORS = {
-    ("post", "/classify"): {400, 403, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("post", "/classify/batch"): {400, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("get", "/models"): {500, 503},
-    ("get", "/models/{name}"): {404, 500, 503},
     ("post", "/models/{name}/load"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503},
     ("post", "/models/{name}/unload"): {401, 403, 404, 429, 500, 503},
+    ("post", "/classify"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("post", "/classify/batch"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/models"): {401, 403, 429, 500, 503},
+    ("get", "/models/{name}"): {401, 403, 404, 429, 500, 503},
     ("get", "/livez"): set(),
     ("get", "/readyz"): {503},
     ("get", "/healthz"): {503},
@@ -120,6 +120,19 @@ def test_every_route_declares_its_errors_as_problems(document: dict[str, Any], k
                 assert problem["type"].removeprefix("/problems/") in {row.slug for row in rows()}
                 validator(document, {"$ref": "#/components/schemas/Problem"}).validate(problem)
         assert ("Retry-After" in responses[status].get("headers", {})) == (status in ("429", "503"))
+
+
+def test_what_needs_a_key_says_so_and_what_is_open_too(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    assert (schemes["key"]["type"], schemes["key"]["in"], schemes["key"]["name"]) == ("apiKey", "header", "X-API-Key")
+    open_ones = {path for (_, path), each in operations(document).items() if each["security"] == []}
+    assert open_ones == {"/livez", "/readyz", "/healthz", "/metrics"}
+    for (_, path), each in operations(document).items():
+        if path not in open_ones:
+            scope = "admin" if path.endswith("load") else "predict"
+            assert each["security"] == [{}, {"bearer": [scope]}, {"key": [scope]}]
+            assert "WWW-Authenticate" in each["responses"]["401"]["headers"]
 
 
 def is_nested(field: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from app import process
-from app.handover import listen
+from app.handover import Order, listen
 from app.process import Worker, serve, share_of, warn_of_sums
 from app.protocol import BoundedHttpTools
 from app.settings import Settings
+from app.workers import PROGRAM
 from tests.e2e.server import command, environment
 
 
@@ -35,10 +37,13 @@ def test_threads_that_were_asked_for_are_each_ones_own() -> None:
 
 
 def test_limits_of_the_service_are_divided() -> None:
-    whole = Settings(workers=4, max_queue=1001, max_buffered_bytes=800_000_000, result_cache=10, max_images=8)
+    whole = Settings(
+        workers=4, max_queue=1001, max_buffered_bytes=800_000_000, result_cache=10, max_images=8, rate_limit=10, rate_burst=6
+    )
     part = share_of(whole, 4)
+    assert (part.rate_limit, part.rate_burst) == (2.5, 2)
     assert (part.max_queue, part.max_buffered_bytes, part.result_cache) == (251, 200_000_000, 3)
-    kept = set(Settings.model_fields) - {"threads", "max_queue", "max_buffered_bytes", "result_cache"}
+    kept = set(Settings.model_fields) - {"threads", "max_queue", "max_buffered_bytes", "result_cache", "rate_limit", "rate_burst"}
     assert {name: getattr(part, name) for name in kept} == {name: getattr(whole, name) for name in kept}
 
 
@@ -142,6 +147,20 @@ def test_a_port_in_use_is_one_line_and_a_status() -> None:
     assert done.returncode == 3, done.stderr
     assert done.stderr.count("address already in use") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_usable_keys_says_so_in_one_line(tmp_path: Path) -> None:
+    """Its file was good when the service started, and is not when this one is started again."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        order = Order(1, theirs.fileno(), str(tmp_path), {"api_keys_file": str(tmp_path / "gone")})
+        done = subprocess.run(
+            [*PROGRAM, order.dump()], pass_fds=[theirs.fileno()],
+            capture_output=True, text=True, check=False, timeout=60, env=environment(),
+        )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"SKNET_API_KEYS_FILE ({tmp_path / 'gone'}) cannot be read" in line
 
 
 async def test_a_worker_that_ends_serves_what_waits_and_gets_no_more() -> None:

@@ -8,7 +8,17 @@ from typing import Any
 import pydantic
 import pytest
 
-from app.settings import PREFIX, Settings, SettingsError, allowed, flag, load_settings, unknown_variables
+from app.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    allowed,
+    environment_without,
+    flag,
+    is_secret,
+    load_settings,
+    unknown_variables,
+)
 
 FIELDS = tuple(Settings.model_fields)
 
@@ -132,3 +142,33 @@ def test_limits_that_contradict_each_other_are_told() -> None:
     ) as caught:
         load_settings({"max_buffered_bytes": 1000})
     assert "SKNET_MAX_BODY_BYTES" in str(caught.value)
+
+
+# secrets
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKNET_API_KEYS", "a-key-of-16-characters")
+    settings = load_settings()
+    assert settings.api_keys is not None
+    assert settings.api_keys.get_secret_value() == "a-key-of-16-characters"
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "a-key" not in text
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"api_keys": ["a-key-of-16-characters"]})
+    assert str(caught.value) == "--api-keys is not shown here: it may be text"
+    with pytest.raises(pydantic.ValidationError) as raw:
+        Settings(api_keys=["a-key-of-16-characters"])
+    assert "a-key" not in str(raw.value)
+
+
+def test_which_settings_are_secret() -> None:
+    assert [field for field in FIELDS if is_secret(field)] == ["api_keys"]
+
+
+def test_an_environment_without_what_others_must_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SKNET_API_KEYS", "SKNET_TOP_K", "OTHER"):
+        monkeypatch.setenv(name, "3")
+    left = environment_without("api_keys", "api_keys_file")
+    assert "SKNET_API_KEYS" not in left
+    assert (left["SKNET_TOP_K"], left["OTHER"]) == ("3", "3")

@@ -110,6 +110,20 @@ def test_nothing_is_allowed_that_is_not_needed(service: dict[str, Any]) -> None:
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "user", "devices"} & set(service)
 
 
+def test_the_readmes_way_of_giving_keys_is_valid(validator: jsonschema.Draft202012Validator, document: dict[str, Any]) -> None:
+    from app.settings import Settings
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    override = yaml.safe_load(block)
+    assert list(validator.iter_errors(override)) == []
+    (name,) = override["secrets"]
+    assert set(override["services"]) <= set(document["services"])
+    for service in override["services"].values():
+        assert service["secrets"] == [name]
+        assert service["environment"] == {"SKNET_API_KEYS_FILE": f"/run/secrets/{name}"}
+    assert "api_keys_file" in Settings.model_fields
+
+
 @pytest.fixture(params=["prometheus", "grafana"])
 def monitor(request: pytest.FixtureRequest, document: dict[str, Any]) -> dict[str, Any]:
     found = document["services"][request.param]
