@@ -35,6 +35,7 @@ class RequestContext:
     traceparent: str | None = None
     timings: list[Timings] = field(default_factory=list)
     problem: str | None = None  # slug of the problem it was answered with
+    held: int = 0  # bytes taken out of the room for all
 
 
 def context_of(scope: MutableMapping[str, Any]) -> RequestContext:

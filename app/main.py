@@ -16,9 +16,11 @@ from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
 from app.metrics import Metrics
 from app.middleware import Departures, RequestLog
+from app.room import Room
 from app.routes import classify, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.sources import Fetch
 from model.device import cpu_limit
 from model.errors import ModelError
 
@@ -30,6 +32,7 @@ logger = logging.getLogger("sknet.service")
 Load = Callable[[Settings], Model]
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
+MakeFetch = Callable[[Settings, Room], Fetch]
 
 
 def create_app(
@@ -39,6 +42,7 @@ def create_app(
     on_failure: OnFailure | None = None,
     on_ready: OnReady | None = None,
     metrics: Metrics | None = None,
+    make_fetch: MakeFetch | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -48,12 +52,15 @@ def create_app(
         on_failure: told when the model cannot be loaded. Without it the start itself fails.
         on_ready: told when a model serves.
         metrics: where not given, of this application alone.
+        make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
     """
     settings = settings or load_settings()
     load = load or load_model
     metrics = metrics or Metrics()
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
     classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
+    room = Room(settings.max_buffered_bytes, classifier.retry_after)
+    fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +93,7 @@ def create_app(
             {"name": "service", "description": "Probes and metrics."},
         ],
     )
-    app.state.services = Services(settings, metrics, classifier)
+    app.state.services = Services(settings, metrics, classifier, fetch)
     for router in (classify.router, models.router, probes.router, pages.router):
         app.include_router(router)
     pages.mount_static(app)
@@ -98,9 +105,8 @@ def create_app(
     app.add_middleware(
         BodyLimits,
         max_body_bytes=settings.max_body_bytes,
-        max_buffered_bytes=settings.max_buffered_bytes,
+        room=room,
         by_path={"/classify/batch": settings.max_batch_body_bytes},
-        retry_after=classifier.retry_after,
         refusals=dict.fromkeys(timed, classifier.refusal),
     )
     app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
@@ -112,6 +118,15 @@ def load_model(settings: Settings) -> Model:
     from model.manager import load  # brings numpy and the engine, which a test with a fake does without
 
     return load(load_request(settings))
+
+
+def new_fetch(settings: Settings, room: Room) -> Fetch:
+    """What fetches images by url, as the settings allow it."""
+    from app.dialler import Dialler  # with TLS and a list of authorities, which a service without urls does without
+    from app.fetch import Fetcher, trusted
+    from app.resolver import Resolver
+
+    return Fetcher(settings, room, Dialler(Resolver(), trusted()))
 
 
 def load_request(settings: Settings) -> LoadRequest:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from app.classifier import Classifier
 from app.metrics import Metrics
 from app.settings import Settings
+from app.sources import Fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Services:
     settings: Settings
     metrics: Metrics
     classifier: Classifier
+    fetch: Fetch | None = None  # none where the settings allow no urls
 
 
 def services_of(request: Request) -> Services:
