@@ -3,6 +3,8 @@
 `PORT` stands for a port with its colon, or for nothing. Names end in `example.org` where a resolver of the test answers for them.
 """
 
+# ruff: noqa: RUF001 - characters that look like others are what some of this is about
+
 from __future__ import annotations
 
 from dataclasses import dataclass
