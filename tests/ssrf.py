@@ -187,7 +187,7 @@ LOCATIONS = (  # where a public server sends on to
     ("http://images.example.org@127.0.0.1PORT/", "a user before the host"),
     ("http://images.example.org:22/", "a port of another service"),
     ("\\\\127.0.0.1PORT\\x", "backslashes"),
-    ("http://127.0.0.1PORT/\x0b", "a control character"),
+    ("http://127.0.0.1\tPORT/", "a tab"),
     ("http://[::1", "an open bracket"),
     ("", "nothing"),
     ("file:///etc/passwd", "a file"),

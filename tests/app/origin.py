@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from app.room import Room
 from app.settings import Settings
 
 HOST = "images.example.org"
-Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
+Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def ok(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -59,7 +60,7 @@ class Origin:
                 writer.write(reply)
                 await writer.drain()
             else:
-                await reply(writer)
+                await reply(reader, writer)
         except (OSError, EOFError, asyncio.IncompleteReadError):
             self.left += 1
         finally:
@@ -137,6 +138,7 @@ hcnINDiGoR5TIj0aqelfHA==
 """
 
 
+@cache
 def trusting() -> ssl.SSLContext:
     """A client's TLS that trusts that certificate."""
     found = ssl.create_default_context()

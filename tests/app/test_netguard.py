@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.netguard import METADATA, NAMES, RANGES_V4, RANGES_V6, IPAddress, refusal, refusal_of_name
 
-RANGES = (*RANGES_V4, *RANGES_V6)
+RANGES: tuple[tuple[IPv4Network | IPv6Network, str], ...] = (*RANGES_V4, *RANGES_V6)
 PUBLIC = (
     "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
     "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.0.3.0", "192.88.98.255", "192.88.100.0",
@@ -56,8 +56,8 @@ def test_never_more_lenient_than_the_standard_library(address: IPAddress) -> Non
 
 
 @pytest.mark.parametrize(("network", "what"), RANGES, ids=str)
-def test_a_range_is_refused_from_end_to_end_with_its_document(network: object, what: str) -> None:
-    first, last = network[0], network[-1]  # type: ignore[index]
+def test_a_range_is_refused_from_end_to_end_with_its_document(network: IPv4Network | IPv6Network, what: str) -> None:
+    first, last = network[0], network[-1]
     assert refusal(first) is not None
     assert refusal(last) is not None
     assert re.search(r"\(RFC \d+\)$", what)

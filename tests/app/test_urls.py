@@ -42,9 +42,9 @@ def test_what_is_no_name(host: str) -> None:
 
 
 parts = st.sampled_from(
-    ["http", "https", "ftp", "://", ":", "/", "//", "\\", "@", "#", "?", "[", "]", "::1", "127.0.0.1", "0x7f", "example.org", "."]  # noqa: RUF005
-    + ["%2e", "%00", "\t", "\r\n", " ", "\u2460", "\uff0e", "80", "443", "a", "-", "_", "{", "`", "\x7f", "\ud800"]
-)
+    ["http", "https", "ftp", "://", ":", "/", "//", "\\", "@", "#", "?", "[", "]", "::1", "127.0.0.1", "0x7f", "example.org", ".",
+     "%2e", "%00", "\t", "\r\n", " ", "\u2460", "\uff0e", "80", "443", "a", "-", "_", "{", "`", "\x7f", "\ud800"]
+)  # fmt: skip
 texts = st.one_of(st.text(max_size=40), st.lists(parts, max_size=10).map("".join))
 urls = st.one_of(texts, texts.map("http://".__add__), st.tuples(texts, texts).map(lambda t: f"https://{t[0]}.org{t[1]}"))
 
