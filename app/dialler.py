@@ -94,14 +94,11 @@ class Dialler:
         return connection
 
     async def _secured(self, connection: socket.socket, target: Target) -> Streams:
+        # From here on the loop owns the socket, and closes it where this fails.
         try:
             if target.scheme == "http":
                 return await asyncio.open_connection(sock=connection)
             return await asyncio.open_connection(sock=connection, ssl=self._tls, server_hostname=target.host)
         except (OSError, EOFError) as error:  # ssl's errors are kinds of the first
-            connection.close()
             why = "its certificate is not valid for that name" if isinstance(error, ssl.SSLCertVerificationError) else "no TLS"
             raise SourceUnreachable(f"the image could not be fetched: its server gives no secure connection ({why})") from None
-        except BaseException:
-            connection.close()
-            raise
