@@ -12,8 +12,9 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.context import Deadline, RequestContext, context_of
-from app.errors import AppError, BodyTimeout, BodyTooLarge, Overloaded
+from app.errors import AppError, BodyTimeout, BodyTooLarge
 from app.problems import answer
+from app.room import Room
 
 LINGER_S = 2.0  # how long a refused body is still read, to be thrown away
 PACE_S = 0.002  # for one read of that, about 256 kB, of all connections together: some 5 % of a processor
@@ -34,20 +35,17 @@ class BodyLimits:
         app: ASGIApp,
         *,
         max_body_bytes: int,
-        max_buffered_bytes: int,
+        room: Room,
         by_path: Mapping[str, int],
-        retry_after: Callable[[], int],
         refusals: Mapping[str, Refuse],
         gate: Callable[[Scope], AppError | None] | None = None,
     ) -> None:
         self._app = app
-        self._retry_after = retry_after
+        self.room = room
         self._max_body_bytes = max_body_bytes
-        self._max_buffered_bytes = max_buffered_bytes
         self._by_path = by_path
         self._refusals = refusals
         self._gate = gate
-        self._buffered = 0
         self._lingering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,30 +63,18 @@ class BodyLimits:
         try:
             await self._app(scope, body.receive, body.send)
         finally:
-            self._buffered -= body.held
+            self.room.give_back(context_of(scope))
 
     def _refusal(self, scope: Scope, body: _Body) -> AppError | None:
         if self._gate is not None and (closed := self._gate(scope)) is not None:
             return closed
         if body.announced > body.limit:
             return BodyTooLarge(body.limit, body.announced)
-        if self._buffered + body.announced > self._max_buffered_bytes:
-            return self._full()
+        full = self.room.refusal(body.announced)
+        if full is not None:
+            return full
         refuse = self._refusals.get(scope["path"]) if scope["method"] == "POST" else None
         return None if refuse is None else refuse(1, context_of(scope).deadline)
-
-    def reserve(self, count: int) -> None:
-        """Take room for bytes that arrived.
-
-        Raises:
-            Overloaded: there is none.
-        """
-        if self._buffered + count > self._max_buffered_bytes:
-            raise self._full()
-        self._buffered += count
-
-    def _full(self) -> Overloaded:
-        return Overloaded("bytes of bodies in flight", self._max_buffered_bytes, self._retry_after())
 
     async def throw_away(self, receive: Receive) -> None:
         """Read for a moment what nobody wants; the more connections do so, the slower each, since reading is work as well."""
@@ -108,7 +94,6 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, limit: int) -> None:
         self.limit = limit
         self.announced = 0
-        self.held = 0  # bytes taken out of the room for all
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -134,13 +119,12 @@ class _Body:
         except TimeoutError:
             raise BodyTimeout(self._context.deadline.limit_s) from None
         if message["type"] == "http.request":
-            self._counted += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            self._counted += count
             self._complete = not message.get("more_body", False)
             if self._counted > self.limit:
                 raise BodyTooLarge(self.limit, self._counted)
-            if self._counted > self.held:
-                self._limits.reserve(self._counted - self.held)
-                self.held = self._counted
+            self._limits.room.take(self._context, count)
         return message
 
     async def read_if_small(self) -> None:

@@ -36,6 +36,7 @@ class RequestContext:
     timings: list[Timings] = field(default_factory=list)
     key: str | None = None  # name of the key that it came with
     problem: str | None = None  # slug of the problem it was answered with
+    held: int = 0  # bytes taken out of the room for all
 
 
 def context_of(scope: MutableMapping[str, Any]) -> RequestContext:

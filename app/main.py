@@ -22,9 +22,11 @@ from app.metrics import Metrics
 from app.middleware import Departures, RequestLog
 from app.rates import Rates
 from app.recovery import Recovery
+from app.room import Room
 from app.routes import admin, classify, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
+from app.sources import Fetch
 from app.swaps import Load, Swaps
 from model.device import cpu_limit
 from model.errors import ModelError
@@ -36,6 +38,7 @@ logger = logging.getLogger("sknet.service")
 
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
+MakeFetch = Callable[[Settings, Room], Fetch]
 
 
 def create_app(
@@ -46,6 +49,7 @@ def create_app(
     on_ready: OnReady | None = None,
     metrics: Metrics | None = None,
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
+    make_fetch: MakeFetch | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -56,6 +60,7 @@ def create_app(
         on_ready: told when a model serves.
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
+        make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
 
     Raises:
         SettingsError: settings, or the keys that they name, cannot be used.
@@ -69,6 +74,8 @@ def create_app(
     classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
     swap = swaps(classifier.lanes, settings, load)
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
+    room = Room(settings.max_buffered_bytes, classifier.retry_after)
+    fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -107,7 +114,7 @@ def create_app(
             {"name": "service", "description": "Probes and metrics."},
         ],
     )
-    app.state.services = Services(settings, metrics, classifier, swap)
+    app.state.services = Services(settings, metrics, classifier, swap, fetch)
     for router in (classify.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
     pages.mount_static(app)
@@ -119,12 +126,11 @@ def create_app(
     app.add_middleware(
         BodyLimits,
         max_body_bytes=settings.max_body_bytes,
-        max_buffered_bytes=settings.max_buffered_bytes,
+        room=room,
         by_path={
             "/classify/batch": settings.max_batch_body_bytes,
             **dict.fromkeys(admin.paths(settings.model_name), min(admin.MAX_BODY_BYTES, settings.max_body_bytes)),
         },
-        retry_after=classifier.retry_after,
         refusals=dict.fromkeys(timed, classifier.refusal),
         gate=gate_of(keys, rates, open_admin=settings.open_admin),
     )
@@ -141,6 +147,15 @@ def load_model(settings: Settings) -> Model:
     from model.manager import load  # brings numpy and the engine, which a test with a fake does without
 
     return load(load_request(settings))
+
+
+def new_fetch(settings: Settings, room: Room) -> Fetch:
+    """What fetches images by url, as the settings allow it."""
+    from app.dialler import Dialler  # with TLS and a list of authorities, which a service without urls does without
+    from app.fetch import Fetcher, trusted
+    from app.resolver import Resolver
+
+    return Fetcher(settings, room, Dialler(Resolver(), trusted()))
 
 
 def load_request(settings: Settings) -> LoadRequest:

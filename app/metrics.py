@@ -73,6 +73,12 @@ class Metrics:
             "sknet_model_load_seconds", "Time to load and warm the model; of several processes the longest.", "livemax"
         )
         self.troubles = self._counter("sknet_troubles", "Lines given up, by what was wrong.", "kind")
+        for kind in (
+            "stuck engine",
+            "stuck decoder",
+            "failing engine",
+        ):  # there from the start: a first step shows
+            self.troubles.labels(kind)
         self.loads = self._counter("sknet_model_loads", "Models loaded or refused, the first one included.", "outcome")
         self._model: tuple[str, ...] | None = None  # labels of the series that is 1
         self.start_time_seconds.set(time.time())

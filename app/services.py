@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from app.classifier import Classifier
 from app.metrics import Metrics
 from app.settings import Settings
+from app.sources import Fetch
 from app.swaps import Swaps
 
 
@@ -21,6 +22,7 @@ class Services:
     metrics: Metrics
     classifier: Classifier
     swaps: Swaps
+    fetch: Fetch | None = None  # none where the settings allow no urls
 
 
 def services_of(request: Request) -> Services:

@@ -14,6 +14,8 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SKNET_"
+HOSTS = r"^[A-Za-z0-9_., -]*$"
+PORTS = r"^ *[1-9][0-9]{0,4} *(, *[1-9][0-9]{0,4} *)*$"
 
 # What a browser sends as `Origin` (RFC 6454, section 6.2), in ASCII; with a path or a slash behind it, it would never match.
 _ORIGIN = r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -69,10 +71,10 @@ class Settings(BaseSettings):
 
     # where images may come from
     allow_urls: bool = Field(False, description='Whether {"url": ...} is fetched: http and https, public addresses only.')
-    url_hosts: str = Field(
-        "", description="The only hosts that are fetched from, separated by commas (.example.org with all below); empty: any."
+    url_hosts: Annotated[str, StringConstraints(pattern=HOSTS)] = Field(
+        "", description="The only hosts that are fetched from (.example.org with all below); empty: any."
     )
-    url_ports: str = Field("80,443", description="Ports that are fetched from, separated by commas.")
+    url_ports: Annotated[str, StringConstraints(pattern=PORTS)] = Field("80,443", description="Ports that are fetched from.")
     url_redirects: int = Field(3, ge=0, le=20, description="Most redirects followed, each checked like the first address.")
     url_timeout_s: float = Field(5.0, gt=0, le=3600, description="Seconds that fetching an image may take, within the deadline.")
 
@@ -218,6 +220,8 @@ def _in_words(schema: dict[str, Any]) -> str:
             r"^(sha256:)?[0-9a-fA-F]{64}$": "64 hexadecimal digits",
             r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
             _ORIGINS: "*, or SCHEME://HOST[:PORT] with commas between",
+            HOSTS: "host names, separated by commas",
+            PORTS: "ports, separated by commas",
         }[schema["pattern"]]
     kind = {"integer": "a whole number", "number": "a number", "string": "text"}[schema["type"]]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")

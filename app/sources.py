@@ -1,4 +1,4 @@
-"""Wire form -> encoded image bytes: multipart, raw, JSON with base64 or data URI. Bodies are bounded by the middleware."""
+"""Wire form -> encoded image bytes: multipart, raw, JSON with base64, data URI or URL. Bodies are bounded by the middleware."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import binascii
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from app.context import RequestContext, context_of
 from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedRequest, SourceForbidden, UnsupportedMedia
 from app.forms import Part, read_form
 from app.schemas.native import BatchJson, ImageJson
@@ -35,13 +36,14 @@ _FAULTS = {  # pydantic's names of faults, in words that stay when the library's
 }
 
 JsonT = TypeVar("JsonT", bound=BaseModel)
+Fetch = Callable[[str, RequestContext], Awaitable[bytes]]  # what is at a url, within the limits of the request
 
 
-async def one_image(request: Request) -> bytes:
-    """The encoded image of a request, in whichever accepted form it came.
+async def one_image(request: Request, fetch: Fetch | None = None) -> bytes:
+    """The encoded image of a request, in whichever accepted form it came; by url where there is something to fetch it.
 
     Raises:
-        MalformedRequest, UnsupportedMedia, SourceForbidden, BodyTooLarge, BodyTimeout.
+        MalformedRequest, UnsupportedMedia, SourceForbidden, BodyTooLarge, BodyTimeout; with `fetch` what that raises.
     """
     media = _media_type(request)
     if media == "multipart/form-data":
@@ -49,7 +51,9 @@ async def one_image(request: Request) -> bytes:
     if media == "application/json":
         wire = await _json(request, ImageJson)
         if wire.url is not None:
-            raise SourceForbidden("images by url are switched off on this service; send the image itself")
+            if fetch is None:
+                raise SourceForbidden("images by url are switched off on this service; send the image itself")
+            return await fetch(wire.url, context_of(request.scope))
         return await asyncio.to_thread(decode_base64, wire.image or "")
     if media.startswith("image/") or media == "application/octet-stream":
         return _not_empty(await request.body(), "body")

@@ -53,9 +53,9 @@ MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes bel
     summary="Classify one image",
 )
 async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0.0) -> Response:
-    """Send an image as the part `file` of a form, as the raw body, or as base64 in JSON; get its best classes."""
+    """Send an image as the part `file` of a form, as the raw body, or as base64 or url in JSON; get its best classes."""
     services, context = services_of(request), context_of(request.scope)  # asked directly: a dependency costs 20 times that
-    data = await one_image(request)
+    data = await one_image(request, services.fetch)
     found = await services.classifier.classify(data, top_k=top_k, min_score=min_score, deadline=context.deadline)
     context.timings.append(found.timings)
     image = found.image

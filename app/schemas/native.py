@@ -22,7 +22,9 @@ class ImageJson(Wire):
         None, description="Base64 of the encoded image, or a `data:` URI.", examples=["data:image/png;base64,iVBORw0KGgo="]
     )
     url: str | None = Field(
-        None, description="Address of the image; not accepted by this version.", examples=["https://example.org/cat.jpg"]
+        None,
+        description="Address of the image, http or https; where the service allows it.",
+        examples=["https://example.org/cat.jpg"],
     )
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from app.bodies import SMALL_BYTES, BodyLimits
 from app.context import Deadline
 from app.errors import AppError, Overloaded
 from app.problems import answer
+from app.room import Room
 from tests.app.asgi import LEFT, Answer, exchange, http_scope, logged, part, problem, read_all, read_nothing, serving, until
 from tests.fakes import FakeModel
 
@@ -31,9 +32,8 @@ def limited(
     limits = BodyLimits(
         app,
         max_body_bytes=body,
-        max_buffered_bytes=buffered,
+        room=Room(buffered, lambda: 7),
         by_path={"/classify/batch": 500},
-        retry_after=lambda: 7,
         refusals=dict.fromkeys(paths, refuse),
     )
     return logged(limits, deadline_s), limits
@@ -45,7 +45,7 @@ async def test_an_announced_body_over_the_limit_is_refused_unread() -> None:
     body = problem(got, 413, "body-too-large")
     assert (body["limit"], body["value"]) == (100, 101)
     assert (got.received_first, got.headers["connection"]) == (0, "close")
-    assert limits._buffered == 0
+    assert limits.room.used == 0
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "9" * 5000])
@@ -60,7 +60,7 @@ async def test_more_bytes_than_allowed_are_refused_by_counting(headers: dict[str
     body = problem(got, 413, "body-too-large")
     assert (body["limit"], body["value"]) == (100, 120)
     assert got.received_first == 3
-    assert limits._buffered == 0
+    assert limits.room.used == 0
 
 
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
@@ -119,16 +119,16 @@ async def test_all_bodies_together_are_bounded(announced: bool) -> None:
 
     first = [asyncio.create_task(send_100()) for _ in range(2)]
     await until(lambda: slow.read == 2)
-    assert limits._buffered == 200
+    assert limits.room.used == 200
     third = await send_100()
     assert problem(third, 429, "overloaded")["limit"] == 250
     assert int(third.headers["retry-after"]) >= 1
     assert third.received_first == 2  # small enough to be thrown away first, so that the connection stays of use
     assert "connection" not in third.headers
-    assert limits._buffered == 200
+    assert limits.room.used == 200
     slow.go.set()
     assert [(await each).status_code for each in first] == [200, 200]
-    assert limits._buffered == 0
+    assert limits.room.used == 0
     assert (await send_100()).status_code == 200
 
 
@@ -139,16 +139,16 @@ async def test_reserved_bytes_come_back_whatever_happens() -> None:
 
     app, limits = limited(broken)
     await exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"x" * 50)])
-    assert limits._buffered == 0
+    assert limits.room.used == 0
     slow = Slow()
     app, limits = limited(slow)
     task = asyncio.create_task(exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"x" * 50)]))
     await until(lambda: slow.read == 1)
-    assert limits._buffered == 50
+    assert limits.room.used == 50
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert limits._buffered == 0
+    assert limits.room.used == 0
 
 
 async def test_the_limits_hold_in_the_whole_application() -> None:
@@ -188,7 +188,7 @@ async def test_a_body_that_stalls() -> None:
     got = await exchange(app, http_scope(headers={"Content-Length": "50"}), [part(b"12345", more=True)])
     assert problem(got, 408, "body-timeout")["limit"] == 0.05
     assert got.headers["connection"] == "close"
-    assert limits._buffered == 0
+    assert limits.room.used == 0
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ async def test_without_room_a_large_body_is_refused_unread(monkeypatch: pytest.M
     assert problem(got, 429, "overloaded")["limit"] == 3
     assert (got.received_first, got.headers["connection"], got.headers["retry-after"]) == (0, "close", "7")
     assert got.received == 10
-    assert limits._buffered == 0
+    assert limits.room.used == 0
 
 
 async def test_without_room_a_small_body_is_thrown_away_and_the_connection_stays() -> None:
     app, limits = limited(full=True, body=500)
     got = await exchange(app, http_scope(headers=POST_400), [part(b"x" * 200, more=True), part(b"x" * 200)])
     problem(got, 429, "overloaded")
-    assert (got.received_first, got.headers.get("connection"), limits._buffered) == (2, None, 0)
+    assert (got.received_first, got.headers.get("connection"), limits.room.used) == (2, None, 0)
 
 
 async def test_a_small_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.bodies import BodyLimits
 from app.context import context_of
 from app.middleware import Departures
+from app.room import Room
 from tests.app.asgi import LEFT, exchange, http_scope, logged, part, problem, read_all, read_nothing, serving, until
 from tests.fakes import FakeModel
 
@@ -99,8 +100,8 @@ async def test_other_protocols_pass_untouched() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    limits: dict[str, Any] = {"max_body_bytes": 1, "max_buffered_bytes": 1, "by_path": {}, "refusals": {}}
-    await exchange(logged(BodyLimits(Departures(app), retry_after=lambda: 1, **limits)), {"type": "lifespan"})
+    limits: dict[str, Any] = {"max_body_bytes": 1, "room": Room(1, lambda: 1), "by_path": {}, "refusals": {}}
+    await exchange(logged(BodyLimits(Departures(app), **limits)), {"type": "lifespan"})
     assert seen == ["lifespan"]
 
 

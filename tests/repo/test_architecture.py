@@ -65,6 +65,10 @@ LAYERS: dict[str, dict[str, float]] = {
         "settings": 0,
         "context": 1,
         "fetch": 1,
+        "urls": 0.5,
+        "dialler": 0.7,
+        "exchange": 0.7,
+        "room": 0.5,
         "handover": 1,
         "results": 1,
         "threads": 1,
@@ -232,7 +236,9 @@ def test_3_the_environment_is_read_only_in_settings() -> None:
 
 
 def test_3_status_codes_only_in_problems_and_routes() -> None:
-    others = [m for m in TREE.values() if m.name != "app.problems" and not (m.name.startswith("app.") and m.row == "routes")]
+    # app/exchange.py holds those of other people's servers.
+    exempt = {"app.problems", "app.exchange"}
+    others = [m for m in TREE.values() if m.name not in exempt and not (m.name.startswith("app.") and m.row == "routes")]
     found = [at(module, line) for module in others for line in architecture.status_codes(module) if module.name.startswith("app")]
     assert found == []
 
@@ -291,7 +297,7 @@ def test_the_layer_table_names_only_what_the_design_has() -> None:
     """A row whose file has gone is a hole for the next file of that name, but those still to come may stay."""
     to_come = {
         "model": {"explain", "frames", "guard", "decoder"},
-        "app": {"netguard", "fetch", "client", "ray_serve", "resolver"},
+        "app": {"client", "ray_serve"},
     }
     for package, rows in LAYERS.items():
         there = {module.row for name, module in TREE.items() if top(name) == package}
