@@ -1,4 +1,4 @@
-"""Small checkpoints whose labels and scores are known, and damaged ones; with their graphs made ahead, so that starts are quick."""
+"""Small checkpoints whose labels and scores are known, and damaged ones; their graphs are made ahead, for quick starts."""
 
 from __future__ import annotations
 
