@@ -209,6 +209,18 @@ async def test_a_third_change_is_told_to_come_back() -> None:
         assert serving(workers) == ["bundled:b"] * 2
 
 
+async def test_at_the_end_whoever_waits_for_a_change_is_told() -> None:
+    async with service() as (conductor, workers):
+        workers[0].gate = threading.Event()
+        loading = asyncio.create_task(workers[1].swaps.load("bundled:next"))
+        await until(lambda: workers[0].asked[1:])
+        conductor.close()
+        for change in (loading, workers[1].swaps.unload()):
+            with pytest.raises(NotReady, match="shutting down"):
+                await change
+        assert serving(workers) == ["bundled:first"] * 2
+
+
 async def test_a_hangup_loads_the_configured_one_everywhere() -> None:
     async with service() as (conductor, workers):
         await workers[0].swaps.load("bundled:next")

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,14 +40,16 @@ class Folder:
     models: Path
     cache: Path
 
-    def serve(self, checkpoint: str) -> dict[str, str]:
-        return {
+    def serve(self, checkpoint: str, *arguments: str) -> AbstractContextManager[Server]:
+        """The service with one of them."""
+        variables = {
             "SKNET_CHECKPOINT": str(self.models / checkpoint),
             "SKNET_MODEL_DIR": str(self.models),
             "SKNET_CACHE_DIR": str(self.cache),
             "SKNET_OPEN_ADMIN": "true",
             "SKNET_DEVICE": "cpu",
         }
+        return serve(*arguments, wait=True, **variables)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def serving_lines(server: Server) -> list[str]:
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one", "workers"])
 def server(request: pytest.FixtureRequest, folder: Folder) -> Iterator[Server]:
-    with serve("--workers", str(request.param), **folder.serve("ants.safetensors")) as running:
+    with folder.serve("ants.safetensors", "--workers", str(request.param)) as running:
         ready = f"{request.param - 1} is ready" if request.param > 1 else "ready:"
         wait_for(lambda: any(ready in line for line in running.lines))
         yield running
@@ -229,7 +232,7 @@ def test_the_service_ends_while_it_loads(server: Server) -> None:
 
 def test_what_cannot_serve_changes_nothing(folder: Folder, tmp_path: Path) -> None:
     bad = checkpoints.damage(folder.models, folder.models / "ants.safetensors")
-    with serve("--engine", "eager", "--threads", "1", **folder.serve("ants.safetensors")) as server, server.client(60) as client:
+    with folder.serve("ants.safetensors", "--engine", "eager", "--threads", "1") as server, server.client(60) as client:
         before = client.get("/models/default").json()
         for name, says in bad.items():
             answer = client.post(LOAD, json={"checkpoint": name})
