@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.control import Gone, Peer
-from app.errors import AppError, CheckpointRefused, Overloaded
+from app.errors import AppError, CheckpointRefused, NotReady, Overloaded
 
 logger = logging.getLogger("sknet.workers")
 
+CLOSED = ("the service is shutting down",)
 AT_ONCE = 2  # one change under way, and one more that waits
 
 
@@ -50,6 +51,7 @@ class Conductor:
         self._members: list[Member] = []
         self._turn = asyncio.Lock()
         self._asking = 0
+        self._closed = False
         self._last_s = 1.0
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -116,13 +118,20 @@ class Conductor:
         self._keep(load())
 
     def close(self) -> None:
-        """Change nothing any more."""
+        """Change nothing any more; whoever waits for a change is told so."""
+        self._closed = True
         for task in self._changes:
             task.cancel()
 
     async def _asked(self, what: str, checkpoint: str | None) -> None:
-        # Half a change must not remain of it because the worker that passed it on has ended.
-        await asyncio.shield(self._keep(self.load(checkpoint) if what == "load" else self.unload()))
+        change = self._keep(self.load(checkpoint) if what == "load" else self.unload())
+        try:
+            # Half a change must not remain of it because the worker that passed it on has ended.
+            await asyncio.shield(change)
+        except asyncio.CancelledError:
+            if change.cancelled():
+                raise NotReady(CLOSED) from None
+            raise
 
     def _keep(self, change: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(change, name="change")
@@ -164,12 +173,14 @@ class Conductor:
 
 
 class _Place:
-    """One of the places for changes, and its turn. Raises Overloaded where there is none left."""
+    """One of the places for changes, and its turn. Raises Overloaded where there is none left, NotReady at the end."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._of = conductor
 
     async def __aenter__(self) -> None:
+        if self._of._closed:
+            raise NotReady(CLOSED)
         if self._of._asking >= AT_ONCE:
             raise Overloaded("loads of a model", AT_ONCE, max(1, math.ceil(self._of._last_s)))
         self._of._asking += 1

@@ -88,7 +88,6 @@ class Swaps:
 
     def reload(self) -> None:
         """Load what the settings name once more, since it may have changed on the disk. For a signal: nobody waits."""
-        logger.info("loading %s once more", self._settings.checkpoint)
 
         async def load() -> None:
             try:
@@ -162,7 +161,9 @@ class Swaps:
         return model
 
     def _maker(self, reference: str | None) -> Callable[[], Model]:
-        return lambda: self._load_model(self._settings_for(reference))
+        settings = self._settings_for(reference)
+        logger.info("loading %s beside what serves", settings.checkpoint)
+        return lambda: self._load_model(settings)
 
     def _settings_for(self, reference: str | None) -> Settings:
         """What the settings say of one checkpoint is not true of another."""

@@ -26,6 +26,7 @@ _OWN = (
 _TIMM = {"in_chans": "in_channels", "kernel_size": "kernel_sizes"}
 _TRAINING = ("drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last")
 
+MAX_BYTES = 16_000_000  # of the file: names of a hundred thousand classes with their descriptions take less
 _USUAL = PreprocessSpec()  # ImageNet's, for files that say nothing of it
 
 
@@ -127,7 +128,11 @@ def read_card(path: Path) -> Description:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return _object(json.loads(path.read_text(encoding="utf-8")), "the file", path)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise CheckpointCorrupt(f"{path} has more than {MAX_BYTES} bytes")
+        return _object(json.loads(data.decode("utf-8")), "the file", path)
     except OSError as error:
         raise CheckpointNotFound(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested beyond reason

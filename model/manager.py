@@ -19,6 +19,7 @@ from model.checkpoint import Checkpoint, resolve
 from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
+from model.golden import LIMITS, golden_of, verify
 from model.image import ImageLimits, decode, decode_reduced
 from model.postprocess import top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
@@ -122,10 +123,10 @@ class LoadedModel:
 
 
 def load(request: LoadRequest) -> LoadedModel:
-    """Make a model ready to serve: verified, loaded, run once, and proved against the reference.
+    """Make a model ready to serve: verified, loaded, run once, proved against the reference and by its golden image.
 
     Raises:
-        CheckpointError: weights that cannot be used.
+        CheckpointError: weights that cannot be used, or a golden image that does not come out as its card says.
         DeviceError: a device or precision that this machine does not have.
         EngineError: the engine failed, or is too far from the reference; where "auto" chose, every engine did.
     """
@@ -137,14 +138,18 @@ def load(request: LoadRequest) -> LoadedModel:
         sha256=request.sha256,
         cache_dir=request.cache_dir,
     )
+    golden = golden_of(checkpoint.card, None if request.labels_file else checkpoint.labels)
     selected = select(checkpoint, request)
+    exact = request.preprocess == "exact"
     try:
         info = _info(checkpoint, selected, started)
+        if golden is not None:
+            verify(golden, LoadedModel(info, selected.engine, LIMITS, exact=exact))
     except BaseException:
         selected.engine.close()
         raise
     limits = ImageLimits(max_pixels=request.max_pixels)
-    return LoadedModel(info, selected.engine, limits, exact=request.preprocess == "exact")
+    return LoadedModel(info, selected.engine, limits, exact=exact)
 
 
 def _info(checkpoint: Checkpoint, selected: Selected, started: float) -> ModelInfo:

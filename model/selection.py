@@ -174,13 +174,17 @@ def _prove(engine: Engine, checkpoint: Checkpoint) -> float | None:
         logits = np.concatenate([engine.run(image[None]) for image in images])
         if logits.shape[-1] != len(checkpoint.labels):
             raise EngineError(f"the network gives {logits.shape[-1]} outputs for {len(checkpoint.labels)} labels")
-        if engine.reference is None:
-            if not np.isfinite(logits).all():
-                raise CheckpointCorrupt(proof.NOT_FINITE)
-            return None
-        deviation, bound = proof.deviation(logits, engine.reference), proof.BOUNDS[engine.placement.dtype.value]
-        if deviation > bound:
-            raise EngineError(f"its answers deviate by {deviation:.3g} from the float32 reference's; accepted is up to {bound:g}")
+        if engine.reference is None and not np.isfinite(logits).all():
+            raise CheckpointCorrupt(proof.NOT_FINITE)
+        deviation, bound = None, proof.BOUNDS[engine.placement.dtype.value]
+        if engine.reference is not None:
+            deviation = proof.deviation(logits, engine.reference)
+            if deviation > bound:
+                raise EngineError(
+                    f"its answers deviate by {deviation:.3g} from the float32 reference's; accepted is up to {bound:g}"
+                )
+        if not proof.differs(logits):
+            raise CheckpointCorrupt(proof.ALL_THE_SAME)
     except BaseException:
         engine.close()
         raise

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COUNT = 4
 NOT_FINITE = "the network's first output is not finite: the weights hold NaN or infinity"
+ALL_THE_SAME = "the network answers the same to every image: the weights hold no trained network"
 SPEED_S = 0.15
 # Relative deviation of the logits that is still the same network. Measured on these images with the bundled checkpoint and
 # with seeded skresnet18, 50 and skresnext50: float32 up to 1e-6, bfloat16 up to 0.007, int8 up to 0.026. Too far are another
@@ -62,6 +63,11 @@ def deviation(logits: npt.NDArray[np.float32], reference: npt.NDArray[np.float32
     if not np.isfinite(logits).all():
         return float("inf")
     return float(np.linalg.norm(logits - reference) / max(float(np.linalg.norm(reference)), 1e-12))
+
+
+def differs(logits: npt.NDArray[np.float32]) -> bool:
+    """Whether the answers (COUNT, num_classes) depend on the image at all."""
+    return bool((logits != logits[0]).any())
 
 
 def speed(run: Callable[[npt.NDArray[np.uint8]], object], size: tuple[int, int], streams: int, batch_size: int) -> float:

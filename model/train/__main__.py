@@ -79,6 +79,7 @@ def main() -> None:
             "python": platform.python_version(),
         },
         photographs=loose is not None,
+        golden=card.golden(net, held, recipe.size, device),
     )
     logging.getLogger("sknet.train").info("wrote %s: %s", args.output, scores)
 

@@ -26,6 +26,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
     metrics.images.labels("classified").inc()
     metrics.rejected.labels("overloaded").inc()
     metrics.observe_model("default", fake_info())
+    metrics.loads.labels("loaded").inc()
     families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
     families = {name: family for name, family in families.items() if "created" not in name}
     assert {name: (f.type, {label for s in f.samples for label in s.labels} - {"le"}) for name, f in families.items()} == {
