@@ -24,7 +24,7 @@ def paths(name: str) -> tuple[str, ...]:
     "/models/{name}/load",
     response_model=ModelAnswer,
     response_description="The model that serves now.",
-    responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503),
+    responses=errors(400, 404, 408, 413, 415, 422, 500, 503),
     openapi_extra={"requestBody": LOAD_BODY},
     summary="Load another checkpoint",
 )
@@ -42,7 +42,7 @@ async def load(request: Request, services: Has, name: Name) -> ModelAnswer:
     "/models/{name}/unload",
     response_model=UnloadAnswer,
     response_description="Nothing serves now.",
-    responses=errors(401, 403, 404, 429, 500, 503),
+    responses=errors(404, 500, 503),
     summary="Serve nothing until something is loaded",
 )
 async def unload(services: Has, name: Name) -> UnloadAnswer:
