@@ -1,0 +1,55 @@
+"""Any text as base64, against the standard library's decoder; the first byte says how much is decoded at a time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from unittest import mock
+
+from app import sources
+from app.errors import BodyTooLarge, MalformedRequest
+
+WHITE = str.maketrans("", "", " \t\r\n\f\v")
+
+
+def seeds() -> Iterator[bytes]:
+    """Each length of padding, white space in every place, and what is nearly right."""
+    for text in (b"QQ==", b"QUI=", b"QUJD", b"Q UJ\nD\r\nRA\t=\x0b=\x0c", b"QQ==QQ==", b"QUJ", b"====", b"-_-_", b"", b"\xc3\xa9", b"QQ=", b"QR=="):
+        yield b"\0" + text
+        yield b"\3" + text * 3
+    yield b"\x10" + base64.encodebytes(bytes(range(256)))
+
+
+def check(data: bytes) -> None:
+    """The same bytes as the standard library's, or refused by both; and never more than allowed."""
+    step, text = (data[:1] or b"\0")[0], data[1:].decode("utf-8", "replace")
+    if text[:5].lower() == "data:":
+        return  # the next target's
+    expected = standard(text)
+    with mock.patch.object(sources, "_BASE64_STEP", step or 1 << 19):
+        assert ours(text) == expected, (text, expected)
+        if expected:
+            assert ours(text, len(expected)) == expected
+            try:
+                sources.decode_base64(text, len(expected) - 1)
+            except BodyTooLarge as error:
+                assert len(expected) - 1 < error.value <= len(expected)
+            else:
+                raise AssertionError("one byte too many was let through")
+
+
+def ours(text: str, max_bytes: float = float("inf")) -> bytes | None:
+    """What this service makes of it; None where it is refused."""
+    try:
+        return sources.decode_base64(text, max_bytes)
+    except MalformedRequest:
+        return None
+
+
+def standard(text: str) -> bytes | None:
+    """What the standard library makes of it without its white space; an image of no bytes is refused here."""
+    try:
+        return base64.b64decode(text.translate(WHITE), validate=True) or None
+    except (binascii.Error, ValueError):  # the second: characters beyond ASCII
+        return None
