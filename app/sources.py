@@ -111,6 +111,8 @@ def _base64_pieces(text: str, start: int) -> Iterator[bytes]:
         piece, rest = piece[:whole], piece[whole:]
         if padded and (piece or rest):
             raise ValueError("something follows the padding")
+        if piece.endswith(b"==="):  # Python's strict decoder takes AAAA==== where it meets it in one piece
+            raise ValueError("more padding than there can be")
         padded = piece.endswith(b"=")
         yield piece
     if rest:

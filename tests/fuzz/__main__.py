@@ -48,8 +48,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"there is no target {name!r}; there is {', '.join(TARGETS)}")
     warnings.simplefilter("ignore")
     logging.disable()  # the multipart parser logs each refusal
-    with atheris.instrument_imports(include=["app", "model", "PIL", "python_multipart"]):
+    with atheris.instrument_imports(include=["app", "model", "PIL", "pillow_heif", "python_multipart"]):
         target = importlib.import_module(f"tests.fuzz.fuzz_{name}")
+        for seed in target.seeds():  # Pillow's plugins are imported when they are first needed, which is now
+            target.check(seed)
     with tempfile.TemporaryDirectory() as folder:
         for i, seed in enumerate(target.seeds()):
             (Path(folder) / f"seed-{i:04d}").write_bytes(seed)
