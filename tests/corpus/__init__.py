@@ -45,9 +45,10 @@ class Broken:
 def corpus(files: int | None = None, seed: int = 0) -> list[Broken]:
     """So many of the files in an order that mixes them, the same for the same `seed`; all where no number is given.
 
-    No two are the same bytes. More than there are by themselves is made up by more damage. Some are good images in spite of what was done to them.
+    No two are the same bytes. Where more are wanted than there are by themselves, more is damaged. Some are good images in spite
+    of what was done to them.
     """
-    rng = random.Random(seed)  # noqa: S311 - chosen for being predictable
+    rng = random.Random(seed)
     intact = sources()
     made = [*_made(intact, rng)]
     made += islice(damaged(intact, rng), max(DAMAGED, (files or 0) - len(made)))

@@ -115,7 +115,22 @@ def riff(parts: list[tuple[bytes, bytes]]) -> bytes:
     return b"RIFF" + struct.pack("<I", len(joined)) + joined
 
 
-BOXES = (b"ftyp", b"meta", b"hdlr", b"pitm", b"iloc", b"iinf", b"infe", b"iprp", b"ipco", b"ispe", b"av1C", b"hvcC", b"ipma", b"mdat")
+BOXES = (
+    b"ftyp",
+    b"meta",
+    b"hdlr",
+    b"pitm",
+    b"iloc",
+    b"iinf",
+    b"infe",
+    b"iprp",
+    b"ipco",
+    b"ispe",
+    b"av1C",
+    b"hvcC",
+    b"ipma",
+    b"mdat",
+)
 
 
 def iso_lies(source: Source) -> Iterator[File]:
@@ -141,6 +156,9 @@ def _iso(data: bytes) -> Iterator[tuple[str, bytes]]:
     head = int.from_bytes(data[:4])
     for brands in (b"mif1", b"heic", b"avif", b"msf1", b"jpeg"):
         yield "brands", data[:8] + brands + data[12:]
-    yield "nested", data[:head] + (struct.pack(">I", 8 + 16 * 500) + b"meta" + (struct.pack(">I", 8000) + b"meta" + bytes(8)) * 500)
+    yield (
+        "nested",
+        data[:head] + (struct.pack(">I", 8 + 16 * 500) + b"meta" + (struct.pack(">I", 8000) + b"meta" + bytes(8)) * 500),
+    )
     yield "tiny-boxes", data[:head] + (struct.pack(">I", 8) + b"free") * 30_000 + data[head:]
     yield "brands", struct.pack(">I", 16 + 4 * 5000) + data[4:16] + b"abcd" * 5000 + data[head:]

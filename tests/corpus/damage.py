@@ -1,4 +1,4 @@
-"""Damage that knows little of formats: files cut off, bits turned over, pieces overwritten, removed, doubled, swapped, spliced."""
+"""Damage that knows little of formats: files cut off, bits turned over, pieces overwritten, removed, doubled, spliced."""
 
 from __future__ import annotations
 

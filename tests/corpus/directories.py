@@ -71,7 +71,15 @@ def _bmp(data: bytes) -> Iterator[tuple[str, bytes]]:
 def bmp_runs() -> Iterator[File]:
     """Run-length bodies that leave the picture, never end or hold nothing."""
     for width, height in ((64, 48), (1, 1), (2000, 500)):
-        for body in (b"", b"\0\1", b"\xff\7" * 3000, b"\0\2\xff\xff" * 3000, b"\0\0" * 60_000, b"\0\xff" + b"x" * 10, b"\0\3" + b"xyz" * 40):
+        for body in (
+            b"",
+            b"\0\1",
+            b"\xff\7" * 3000,
+            b"\0\2\xff\xff" * 3000,
+            b"\0\0" * 60_000,
+            b"\0\xff" + b"x" * 10,
+            b"\0\3" + b"xyz" * 40,
+        ):
             yield "BMP", "runs", bmp_rle(width, height, body)
         for repeat in (b"\1\7", b"\0\4wxyz", b"\0\2\0\0", b"\0\0"):
             yield "BMP", "runs", bmp_rle(width, height, repeat * 100_000)
@@ -93,7 +101,12 @@ def _tiff(data: bytes, order: str) -> Iterator[tuple[str, bytes]]:
         where = at + 2 + 12 * i
         tag, type_, count, value = struct.unpack_from(order + "HHII", data, where)
         lies = [(tag, 2, count, value), (tag, 12, count, value), (tag, 99, count, value), (tag, type_, 0, value)]
-        lies += [(tag, type_, LARGEST, value), (tag, type_, 250_000, 8), (tag, type_, count, LARGEST), (0xFFFF, type_, count, value)]
+        lies += [
+            (tag, type_, LARGEST, value),
+            (tag, type_, 250_000, 8),
+            (tag, type_, count, LARGEST),
+            (0xFFFF, type_, count, value),
+        ]
         lies += [(tag, type_, count, 0), (tag, type_, count, value + 1), (tag, 16, 1, 0)]
         for lie in lies:
             yield "entries", data[:where] + struct.pack(order + "HHII", *lie) + data[where + 12 :]

@@ -43,7 +43,13 @@ def _too_much(data: bytes) -> Iterator[tuple[str, bytes]]:
     for count in (2, 49, 51, 2000):
         yield "exif-repeated", start + exif * count + rest
     yield "exif-large", start + b"".join(segment(0xE1, b"Exif\0\0" + bytes(65_000)) for _ in range(40)) + rest
-    for values in ((0x0112, 3, 1 << 30, 8), (0x0112, 12, 1, 4), (0x0112, 2, 4, 0xFFFFFFFF), (0x8769, 4, 1, 8), (0x0112, 99, 1, 6)):
+    for values in (
+        (0x0112, 3, 1 << 30, 8),
+        (0x0112, 12, 1, 4),
+        (0x0112, 2, 4, 0xFFFFFFFF),
+        (0x8769, 4, 1, 8),
+        (0x0112, 99, 1, 6),
+    ):
         block = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", *values) + b"\x08\0\0\0"
         yield "exif", start + segment(0xE1, b"Exif\0\0" + block) + rest
     yield "exif", start + segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff") + rest
@@ -53,7 +59,10 @@ def _too_much(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "tiny-segments", start + segment(0xFE, b"") * 30_000 + rest
     yield "tiny-segments", start + segment(0xDB, bytes((0,)) + bytes(64)) * 500 + rest
     yield "fill", start + b"\xff" * 100_000 + rest
-    yield "thumbnail", start + segment(0xE2, b"MPF\0" + b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0xB001, 4, 1, 1 << 31)) + rest
+    yield (
+        "thumbnail",
+        start + segment(0xE2, b"MPF\0" + b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0xB001, 4, 1, 1 << 31)) + rest,
+    )
     yield "photoshop", start + segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\xff\xff\xff\xff") + rest
     scan = next(i for i, marker, _ in segments(data) if marker == 0xDA)
     yield "restarts", data[:scan] + segment(0xDD, b"\0\1") + data[scan:]

@@ -52,7 +52,8 @@ def _exif() -> Image.Exif:
 
 
 def _profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]  # without the time at which it was made
 
 
 def _frames(image: Image.Image) -> dict[str, Any]:
@@ -81,7 +82,10 @@ def _png(image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "alpha", encode(_with_alpha(image), "PNG")
     yield "interlaced", interlaced(gray)
     yield "animated", encode(image, "PNG", **_frames(image))
-    yield "text", png(samples, chunks=chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"words " * 50)) + chunk(b"tEXt", b"Title\0x"))
+    yield (
+        "text",
+        png(samples, chunks=chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"words " * 50)) + chunk(b"tEXt", b"Title\0x")),
+    )
 
 
 def interlaced(gray: Pixels) -> bytes:
@@ -158,8 +162,17 @@ def tiled(gray: Pixels, side: int = 16) -> bytes:
 def _avif(image: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "lossy", encode(image, "AVIF", quality=60)
     yield "alpha", encode(_with_alpha(image), "AVIF", quality=60)
-    yield "animated", encode(image, "AVIF", quality=60, **_frames(image))
+    yield "animated", _untimed(encode(image, "AVIF", quality=60, **_frames(image)))
     yield "exif", encode(image, "AVIF", quality=60, exif=_exif())
+
+
+def _untimed(data: bytes) -> bytes:
+    """A movie without the time at which it was made, which stands behind version and flags of three of its boxes."""
+    for name in (b"mvhd", b"tkhd", b"mdhd"):
+        at = data.find(name) + 4
+        length = 16 if data[at] else 8
+        data = data[: at + 4] + bytes(length) + data[at + 4 + length :]
+    return data
 
 
 def _heic(image: Image.Image) -> Iterator[tuple[str, bytes]]:
@@ -172,4 +185,3 @@ def _with_alpha(image: Image.Image) -> Image.Image:
     found = image.copy()
     found.putalpha(Image.linear_gradient("L").resize(image.size))
     return found
-

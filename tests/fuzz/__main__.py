@@ -1,7 +1,7 @@
 """Fuzz one target: `python -m tests.fuzz TARGET [CORPUS_FOLDER] [libFuzzer's flags]`, such as `-max_total_time=1260`.
 
-Its seeds are written into a folder that is thrown away; what the run finds interesting goes to CORPUS_FOLDER where one is given. An
-input that fails is left in the current folder as `crash-...`, and is one literal in a regression test from then on.
+Its seeds are written into a folder that is thrown away; what the run finds interesting goes to CORPUS_FOLDER where one is given.
+An input that fails is left in the current folder as `crash-...`, and is one literal in a regression test from then on.
 
 Instrumented is Python: ours, Pillow's, and the multipart parser. Native libraries report no coverage, so that inside of them
 inputs are found by chance; a crash there is seen all the same.

@@ -12,12 +12,13 @@ from app.forms import Part, read_form
 
 MOST = 3
 TYPE = b"multipart/form-data; boundary=edge"
+FILE = b'Content-Disposition: form-data; name="file"; filename="%d.jpg"\r\n'
 BODIES = (
-    b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\nDATA\r\n--edge--\r\n',
+    b"--edge\r\n" + FILE % 0 + b"Content-Type: image/jpeg\r\n\r\nDATA\r\n--edge--\r\n",
     b'--edge\r\nContent-Disposition: form-data; name="text"\r\n\r\nwords\r\n--edge--',
-    b'--edge\r\ncontent-disposition: form-data; name=file; filename*=UTF-8\'\'%e2%82%ac.png\r\n\r\n\r\n--edg\r\n--edge--\r\nepilogue',
-    b"\r\n--edge \t\r\nContent-Disposition: form-data; name=file; filename=x\r\n\r\n\r\n--edge--",
-    b"".join(b"--edge\r\nContent-Disposition: form-data; name=file; filename=%d\r\n\r\n%d\r\n" % (i, i) for i in range(5)) + b"--edge--",
+    b"--edge\r\ncontent-disposition: x; name=file; filename*=UTF-8''%e2%82%ac.png\r\n\r\n\r\n--edg\r\n--edge--\r\nepilogue",
+    b"\r\n--edge \t\r\n" + FILE % 0 + b"\r\n\r\n--edge--",
+    b"".join(b"--edge\r\n" + FILE % i + b"\r\n%d\r\n" % i for i in range(5)) + b"--edge--",
 )
 
 
@@ -27,7 +28,7 @@ def seeds() -> Iterator[bytes]:
         yield packed(0, TYPE, body)
         yield packed(7, TYPE, body)
         yield packed(1, TYPE, body[:-3])
-    yield packed(0, b'multipart/form-data; boundary="a b"', b'--a b\r\nContent-Disposition: form-data; name="file"\r\n\r\n\r\n--a b--')
+    yield packed(0, b'multipart/form-data; boundary="a b"', b"--a b\r\n" + FILE % 0 + b"\r\n\r\n--a b--")
     yield packed(0, b"multipart/form-data", BODIES[0])
 
 
@@ -63,8 +64,8 @@ def check_written(content: bytes, step: int) -> None:
     edge = b"----edge-%d" % step
     if edge in content:
         return
-    head = b'\r\nContent-Disposition: form-data; name="file"; filename="%d.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    body = b"".join(b"--" + edge + head % i + content + b"\r\n" for i in range(2)) + b"--" + edge + b"--\r\n"
+    written = (b"--" + edge + b"\r\n" + FILE % i + b"Content-Type: image/jpeg\r\n\r\n" + content + b"\r\n" for i in range(2))
+    body = b"".join(written) + b"--" + edge + b"--\r\n"
     parts = read(f"multipart/form-data; boundary={edge.decode()}", pieces(body, 16 * step or len(body)))
     assert parts == [Part("file", "0.jpg", content), Part("file", "1.jpg", content)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 
 from fastapi import Request
@@ -56,12 +57,8 @@ async def _both(data: bytes) -> tuple[bytes | None, list[tuple[str | None, bytes
         return {"type": "http.request", "body": data, "more_body": False}
 
     one = many = None
-    try:
+    with suppress(AppError):
         one = await one_image(Request(SCOPE, receive))
-    except AppError:
-        pass
-    try:
+    with suppress(AppError):
         many = await many_images(Request(SCOPE, receive), 32, 1 << 20)
-    except AppError:
-        pass
     return one, many
