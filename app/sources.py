@@ -113,7 +113,7 @@ def _base64_pieces(text: str, start: int) -> Iterator[bytes]:
             raise ValueError("something follows the padding")
         if piece.endswith(b"==="):  # Python's strict decoder takes AAAA==== where it meets it in one piece
             raise ValueError("more padding than there can be")
-        padded = piece.endswith(b"=")
+        padded = padded or piece.endswith(b"=")  # a piece of nothing but white space changes nothing
         yield piece
     if rest:
         yield rest  # not whole: for the decoder to refuse
