@@ -43,6 +43,6 @@ def check(data: bytes) -> None:
 
 def _decoded(data: bytes, divisor: int) -> Picture | None:
     try:
-        return decode_reduced(data, LIMITS, lambda width, height: (width // divisor, height // divisor))
+        return decode_reduced(data, LIMITS, lambda *size: (max(1, size[0] // divisor), max(1, size[1] // divisor)))
     except ImageError:
         return None
