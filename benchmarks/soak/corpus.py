@@ -3,8 +3,8 @@
 Starts the service and sends all of `tests.corpus`, format by format, every file through each of the five entrances in rotation,
 good images in between, and all of it three times: the table tells the last pass. Holds that nothing is answered with 5xx or
 later than the deadline, that no connection breaks, that the same bytes are told the same at every entrance, that good images get
-the answer that they got at first, and that the last pass leaves memory and descriptors as it found them. Exit status 1 where one
-of these fails.
+the answer that they got at first, and that neither memory nor descriptors rise above where they were in the passes before, each
+looked at when nothing is under way. Exit status 1 where one of these fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from benchmarks.report import markdown, publish
 from tests.corpus import Broken, Source, corpus, sources
 from tests.corpus.entrances import ENTRANCES, Ranked, Told, ask, ranked, read
 
-FLAT = 1.10  # of memory: the allocator keeps what the largest pictures needed when several met, but no more each time
+# Of memory at its highest once settled. The allocator keeps what a picture of 49 megapixels took, 200 MB, or gives it back, as
+# it happens; a leak rises with every pass. At 19,000 requests a pass this allows some 3 KB of each.
+FLAT = 1.10
 SETTLED_S = 2.0  # the allocator gives back some time later
 SPARE_FDS = 16  # descriptors more than before: connections come and go
 EVERY = 5  # a good image on its own after so many files, besides the one in every batch
@@ -55,6 +57,11 @@ class Seen:
     differing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # good images answered otherwise than at first
     samples: list[tuple[float, int]] = field(default_factory=list)  # MiB, open descriptors
+
+    @property
+    def highest(self) -> float:
+        """MiB, once settled, behind the format that left most."""
+        return max(row.after for row in self.rows.values())
 
 
 class Client:
@@ -184,8 +191,9 @@ def rendered(seen: Seen) -> str:
 
 
 def checks_of(passes: Sequence[Seen], deadline_s: float) -> dict[str, bool]:
-    """What must hold: of answers in every pass, of memory and descriptors from the end of the last but one to the end."""
-    rows, (first, last) = [row for seen in passes for row in seen.rows.values()], (passes[-1].samples[0], passes[-1].samples[-1])
+    """What must hold: of answers in every pass, of memory and descriptors in the last one against those before."""
+    rows = [row for seen in passes for row in seen.rows.values()]
+    *earlier, last = passes
     return {
         "no answer is a 5xx": not any(told.startswith("5") for row in rows for told in row.told),
         "no connection broke": not any(seen.broken for seen in passes),
@@ -194,8 +202,8 @@ def checks_of(passes: Sequence[Seen], deadline_s: float) -> dict[str, bool]:
         f"each of {sum(seen.good for seen in passes)} good images in between is answered as at first": not any(
             seen.wrong for seen in passes
         ),
-        f"memory at the end within {FLAT:g} of that after the passes before": last[0] <= FLAT * first[0],
-        f"no more than {SPARE_FDS} descriptors more at the end": last[1] <= first[1] + SPARE_FDS,
+        f"memory within {FLAT:g} of its highest in the passes before": last.highest <= FLAT * max(s.highest for s in earlier),
+        f"no more than {SPARE_FDS} descriptors more at the end": last.samples[-1][1] <= last.samples[0][1] + SPARE_FDS,
     }
 
 
@@ -211,9 +219,8 @@ async def run(args: argparse.Namespace) -> int:
         f"{len(files)} files, seed {args.seed}, {seen.requests} requests over {args.connections} connections; pass {args.passes}:"
     )
     curve = "MiB over time: " + " ".join(f"{mib:.0f}" for mib in memory[:: max(1, len(memory) // 20)])
-    ends = "MiB at the start, and after each pass: " + " ".join(
-        f"{mib:.0f}" for mib in (passes[0].samples[0][0], *(s.samples[-1][0] for s in passes))
-    )
+    levels = ", ".join(f"{each.samples[0][0]:.0f} / {each.highest:.0f} / {each.samples[-1][0]:.0f}" for each in passes)
+    ends = f"MiB of each pass, at its start / highest once settled / at its end: {levels}"
     fds = (
         f"descriptors: {seen.samples[0][1]} at first, {max(n for _, n in seen.samples)} at most, {seen.samples[-1][1]} at the end"
     )
@@ -225,6 +232,7 @@ async def run(args: argparse.Namespace) -> int:
         "requests": sum(each.requests for each in passes),
         "formats": {n: {"files": r.files, "answers": r.told, "slowest_s": round(r.slowest[0], 3)} for n, r in seen.rows.items()},
         "mib": {"before": round(memory[0]), "most": round(max(memory)), "after": round(memory[-1])},
+        "highest_mib": [round(each.highest) for each in passes],
         "seconds": round(time.perf_counter() - started),
         "held": all(checks.values()),
     }
