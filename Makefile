@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format lock audit bench container-test clean
+.PHONY: help venv run test lint format lock audit fuzz bench container-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,15 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/.test ## pin anew what runs and what tests, for Python 3.11 to 3.13
 	$(LOCK) --upgrade pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	$(LOCK) --upgrade pyproject.toml --extra heif -c requirements-dev.lock -o requirements.lock
+	$(LOCK) --upgrade --group fuzz -c requirements-dev.lock -o requirements-fuzz.lock
+
+$(VENV)-fuzz/.fuzz: requirements-fuzz.lock
+	$(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip install --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)-fuzz/.fuzz ## look for inputs that break a parser: make fuzz TARGET=form ARGS=-max_total_time=1260
+	$(VENV)-fuzz/bin/python -m tests.fuzz $(or $(TARGET),image) $(ARGS)
 
 # Strict: a dependency that the database of vulnerabilities was not asked about must not pass for one without any.
 audit: $(VENV)/.test ## ask whether a pinned dependency has a known vulnerability (needs the network)
@@ -57,4 +66,4 @@ container-test: $(VENV)/.test ## build the image without a Docker engine and try
 	PYTHON=$(BIN)/python bash deploy/container-test.sh
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-fuzz build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -59,7 +59,11 @@ async def read_form(content_type: str, body: AsyncGenerator[bytes, None], *, wan
                 },
             )
             delimiters = _Delimiters(boundary, most + _SPARE_FILES + _MAX_TEXTS + 1)
+            begun = False
             async for chunk in body:
+                if not begun:  # the parser skips more than line ends before the first boundary, and how much hangs on the pieces
+                    chunk = chunk.lstrip(b"\r\n")
+                    begun = bool(chunk)
                 delimiters.count(chunk)
                 parser.write(chunk)
         except FormParserError:

@@ -329,5 +329,9 @@ def _eight_bits(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     low, high = float(samples.min()), float(samples.max())
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((w for w in whites if low >= 0 and high <= w), None)
-    black, span = (0.0, white) if white else (low, high - low or 1.0)
+    if white:
+        black, span = 0.0, white
+    else:  # halved, as 32 bits may be too few for the span from end to end; and what is nearer than this is one colour
+        samples *= 0.5
+        black, span = low / 2, max(high - low, 1e-30) / 2
     return np.asarray(np.clip((samples - black) * (255.0 / span) + 0.5, 0, 255), dtype=np.uint8)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
-import skimage.data
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -29,6 +28,8 @@ def solid(size: tuple[int, int] = (16, 12), colour: Any = RED, mode: str = "RGB"
 
 def photograph(name: str = "chelsea", size: tuple[int, int] | None = None) -> Image.Image:
     """A photograph that scikit-image carries in its package: chelsea (451x300, a cat), astronaut (512x512), coffee (600x400)."""
+    import skimage.data  # here, so that what makes images of its own does without it
+
     image = Image.fromarray(getattr(skimage.data, name)())
     return image if size is None else image.resize(size, Image.Resampling.BICUBIC)
 

@@ -1,1 +1,1 @@
-"""Long trials of the running service: generated requests, half an hour of mixed load, restarts behind a proxy."""
+"""Long trials of the service: hostile files, mixed load, restarts; each fails where the service does."""

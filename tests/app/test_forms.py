@@ -86,6 +86,19 @@ async def test_what_cannot_be_read(sent: bytes, words: str, step: int) -> None:
         await read(sent, step=step)
 
 
+@pytest.mark.parametrize("before", [b"x", b"\rx", b"\r\nx\r\n", b"\nx-\r\n"])
+async def test_words_before_the_first_boundary_are_refused_however_they_are_cut(before: bytes) -> None:
+    sent = before + form(('name="file"; filename="a"', b"y"))
+    for step in (1, 2, 3, 1000):
+        with pytest.raises(MalformedRequest, match="cannot be read"):
+            await read(sent, step=step)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+async def test_lines_before_the_first_boundary_may_be_empty(step: int) -> None:
+    assert await read(b"\r\n\n\r\n" + form(('name="file"; filename="a"', b"y")), step=step) == [Part("file", "a", b"y")]
+
+
 @pytest.mark.parametrize(
     "content_type", ["multipart/form-data", 'multipart/form-data; boundary=""', "multipart/form-data; boundary=" + "b" * 999]
 )

@@ -129,12 +129,27 @@ def test_sixteen_bits_give_the_same_pixels_as_gray_with_alpha_and_as_rgb() -> No
         (np.array([[-1.0, 0.0, 1.0]], "<f4"), [0, 128, 255]),
         (np.array([[0.0, np.nan, 1.0, np.inf]], "<f4"), [0, 0, 255, 0]),
         (np.array([[7.0, 7.0]], "<f4") * 1e6, [0, 0]),
+        (np.array([[-3e38, 0.0, 3e38]], "<f4"), [0, 128, 255]),
+        (np.array([[-1e-45, 1e-45]], "<f4"), [0, 0]),
         (np.array([[0, 25700, 65535]], "<i4"), [0, 100, 255]),
         (np.array([[0, 100, 255]], "<i4"), [0, 100, 255]),
         (np.array([[-32768, 0, 32767]], "<i2"), [0, 128, 255]),
         (np.array([[0, 1 << 30]], "<i4"), [0, 255]),
     ],
-    ids=["unit", "bytes", "words", "signed", "not-finite", "flat", "int-words", "int-bytes", "int16", "int32"],
+    ids=[
+        "unit",
+        "bytes",
+        "words",
+        "signed",
+        "not-finite",
+        "flat",
+        "largest",
+        "smallest",
+        "int-words",
+        "int-bytes",
+        "int16",
+        "int32",
+    ],
 )
 def test_samples_without_a_declared_white_fill_the_range(samples: NDArray[Any], grays: list[int]) -> None:
     assert pixels(make.tiff(samples))[0, :, 0].tolist() == grays
