@@ -23,7 +23,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        hangup.listen(self._app.state.services.swaps.reload)
+        hangup.listen(lambda: self._app.state.services.swaps.reload())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.state.services.classifier.drain()

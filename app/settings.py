@@ -85,9 +85,9 @@ class Settings(BaseSettings):
         "such as skresnet18.ra_in1k.",
     )
     variant: str | None = Field(None, description="Architecture of a bare weights file; found from its tensors where not given.")
-    labels_file: Path | None = Field(None, description="Class names, one a line, for weights that carry none.")
+    labels_file: Path | None = Field(None, description="Class names, one a line, for a SKNET_CHECKPOINT that carries none.")
     checkpoint_sha256: Annotated[str, StringConstraints(pattern=r"^(sha256:)?[0-9a-fA-F]{64}$")] | None = Field(
-        None, description="The weights file must have this SHA-256, or the service does not start."
+        None, description="The weights file of SKNET_CHECKPOINT must have this SHA-256, or it is not served."
     )
     cache_dir: Path | None = Field(
         None, description="Where downloads and exported graphs are kept; the hub's own cache and ~/.cache/sknet where not given."

@@ -66,3 +66,11 @@ def test_the_speed_counts_images_of_every_stream() -> None:
     speed = proof.speed(run, (8, 10), streams=3, batch_size=5)
     assert shapes == {(5, 8, 10, 3)}
     assert 5 / 0.5 < speed <= 3 * 5 / 0.02
+
+
+def test_a_network_that_sees_nothing_is_told() -> None:
+    rows = np.zeros((proof.COUNT, 3), np.float32)
+    assert not proof.differs(rows)
+    assert not proof.differs(rows + np.float32([1, 2, 3]))  # the classes may differ: the images do not
+    rows[2, 1] = 1e-6
+    assert proof.differs(rows)

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from model.checkpoint import build_network, resolve
+from model.golden import golden_of
 from model.train import augment, card, data
 from model.train.__main__ import main, public_arguments
-from model.train.loop import Recipe, Trainer, evaluate, network
+from model.train.loop import Recipe, Trainer, evaluate, network, probabilities
 from model.train.optimiser import Muon, orthogonalised, split_parameters
 
 SMALL = replace(
@@ -183,6 +184,21 @@ def test_the_description_names_only_what_was_trained_on(tmp_path: Path, photogra
     description = json.loads((tmp_path / "ten.json").read_text())["description"]
     assert "CIFAR-10" in description
     assert ("Tiny ImageNet" in description) == photographs
+
+
+def test_the_golden_image_is_the_one_known_best(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, some = network(SMALL).eval(), images(12)
+    golden = card.golden(net, some, SMALL.size, CPU)
+    scores = probabilities(net, some, SMALL.size, CPU)[torch.arange(12), torch.from_numpy(some.labels)]
+    assert golden["score"] == pytest.approx(float(scores.max()), abs=1e-4)
+    assert golden["index"] == some.labels[int(scores.argmax())]
+    card.write(tmp_path / "ten", net, SMALL, accuracy={}, training={}, photographs=False, golden=golden)
+    found = resolve(str(tmp_path / "ten.safetensors"))
+    asked = golden_of(found.card, found.labels)
+    assert asked is not None
+    with Image.open(io.BytesIO(asked.image)) as picture:
+        assert (np.asarray(picture).transpose(2, 0, 1) == some.pixels[int(scores.argmax())]).all()
 
 
 def test_what_is_served_differs_in_its_statistics_only(tmp_path: Path) -> None:
