@@ -91,7 +91,7 @@ def create_app(
         app.include_router(router)
     pages.mount_static(app)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, most_images=min(settings.max_images, settings.max_queue))
     timed = frozenset({"/classify", "/classify/batch"})
     # The last one added is the outermost.
     app.add_middleware(Departures)

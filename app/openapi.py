@@ -9,15 +9,12 @@ from fastapi.openapi.utils import get_openapi
 
 from app import errors as app_errors
 from app.problems import MEDIA_TYPE, PREFIX, Row, rows
-from app.schemas.native import BatchJson, ImageJson
+from app.schemas.native import TINY_PNG, BatchJson, ImageJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
 
 _REF = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
-# A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
-_TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAANMDEgANwcAR/QBcPbvf+MAAAAASUVORK5CYII="
-
 # One `detail` for each kind of problem, as the service words it.
 _DETAILS = {
     "malformed-request": "the body is empty",
@@ -59,7 +56,7 @@ IMAGE_BODY: dict[str, Any] = {
         "application/octet-stream": _BINARY,
         "application/json": {
             "schema": {"$ref": _REF.format(model="ImageJson")},
-            "example": {"image": _TINY_PNG},
+            "example": {"image": TINY_PNG},
         },
     },
 }
@@ -83,7 +80,7 @@ BATCH_BODY: dict[str, Any] = {
         },
         "application/json": {
             "schema": {"$ref": _REF.format(model="BatchJson")},
-            "example": {"images": [_TINY_PNG, f"data:image/png;base64,{_TINY_PNG}"]},
+            "example": {"images": [TINY_PNG, f"data:image/png;base64,{TINY_PNG}"]},
         },
     },
 }
@@ -135,8 +132,9 @@ _ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "Name of this request in the answer and in the logs; made by the service where not given.",
-    "schema": {"type": "string", "maxLength": 128, "examples": ["3f1c9a52"]},
+    "description": "Name of this request in the answer and in the logs: 1 to 128 visible ASCII characters; without it, "
+    "the service makes one.",
+    "schema": {"type": "string", "examples": ["3f1c9a52"]},
 }
 _ANSWER_HEADERS = {
     "X-Request-ID": {"description": "As sent, or made here.", "schema": {"type": "string"}},
@@ -154,8 +152,15 @@ def _describe_headers(schema: dict[str, Any]) -> None:
                 response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}
 
 
-def install(app: FastAPI) -> None:
-    """Add to the document the schemas that only hand-written parts refer to."""
+def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
+    """How many images a batch may have is a setting, so neither form of its body could say it by itself."""
+    form = schema["paths"]["/classify/batch"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    for images in (form["properties"]["files"], schema["components"]["schemas"]["BatchJson"]["properties"]["images"]):
+        images["maxItems"] = most_images
+
+
+def install(app: FastAPI, *, most_images: int) -> None:
+    """Add to the document what only hand-written parts or the settings know."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -171,6 +176,7 @@ def install(app: FastAPI) -> None:
             for kind in (Problem, ImageJson, BatchJson):
                 schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
             _drop_framework_errors(schema)
+            _bound_batches(schema, most_images)
             _describe_headers(schema)
             app.openapi_schema = schema
         return app.openapi_schema
