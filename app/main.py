@@ -103,7 +103,13 @@ def create_app(
         retry_after=classifier.retry_after,
         refusals=dict.fromkeys(timed, classifier.refusal),
     )
-    app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
+    app.add_middleware(
+        RequestLog,
+        metrics=metrics,
+        deadline_s=settings.deadline_s,
+        timed=timed,
+        draining=lambda: classifier.state == "draining",
+    )
     return app
 
 
