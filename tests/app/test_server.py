@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -106,19 +108,27 @@ async def test_what_never_was_ready_has_nobody_to_be_gracious_to() -> None:
         assert service.server.should_exit
 
 
-async def test_requests_that_come_as_it_ends_are_answered() -> None:
-    """On connections that wait to be accepted, and on idle ones."""
+async def test_requests_that_come_as_it_ends_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On connections that wait to be accepted, and on idle ones; the loop has no turn between the last of them and the end."""
     async with running() as service:
-        streams = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(8)]
-        await until(lambda: len(service.server.server_state.connections) == 8)
-        service.server.handle_exit(signal.SIGTERM, None)
-        streams += [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(8)]
-        for _, writer in streams:
-            writer.write(CLASSIFY + IMAGE)
-        answers = [await reader.read() for reader, _ in streams]
-        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 16
-        for _, writer in streams:
-            writer.close()
+        with contextlib.ExitStack() as stack:
+            address = "127.0.0.1", service.port
+            connections = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(8)]
+            await until(lambda: len(service.server.server_state.connections) >= 8)
+
+            async def last_tick(_: int) -> bool:
+                if len(connections) == 8:
+                    connections.extend(stack.enter_context(socket.create_connection(address, 10)) for _ in range(8))
+                    for connection in connections:
+                        connection.sendall(CLASSIFY + IMAGE)
+                        connection.setblocking(False)
+                return True
+
+            monkeypatch.setattr(service.server, "on_tick", last_tick)
+            await until(lambda: len(connections) == 16)
+            loop = asyncio.get_running_loop()
+            answers = await asyncio.gather(*(loop.sock_recv(connection, 65_536) for connection in connections))
+            assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 16
         await service.end()
 
 
