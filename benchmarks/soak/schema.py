@@ -51,11 +51,11 @@ class Tried:
             if finished is None:
                 continue
             recorder = finished["recorder"]
-            for name, case in recorder["cases"].items():
-                response = recorder["interactions"].get(name, {}).get("response") or {}
+            for name, case in recorder.get("cases", {}).items():  # a part that is empty is left out
+                response = recorder.get("interactions", {}).get(name, {}).get("response") or {}
                 self.cases[self._operation(case["value"]), str(response.get("status_code", "none"))[0]] += 1
                 self.phases[finished["phase"]] += 1
-            for results in recorder["checks"].values():
+            for results in recorder.get("checks", {}).values():
                 self.checks.update(result["name"] for result in results)
 
     def _operation(self, case: dict[str, Any]) -> str:
