@@ -29,7 +29,7 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
 
 
 @schemathesis.hook
-def after_call(context: HookContext, case: Case, response: Response) -> None:
+def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
     """A model that a request unloaded is loaded again before the next one, which would be told 503 otherwise."""
     if not case.path.endswith("/unload") or response.status_code >= 300:
         return
@@ -45,12 +45,12 @@ def after_call(context: HookContext, case: Case, response: Response) -> None:
 
 
 @schemathesis.hook
-def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
+def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
     """Keep every failure but two kinds that the contract calls for."""
     return not (isinstance(failure, AcceptedNegativeData) and (_only_unknown_header(case) or _refused_inside(case, response)))
 
 
-def _only_unknown_header(case: Case) -> bool:
+def _only_unknown_header(case: Case[Any]) -> bool:
     """Whether all that is wrong is a header that nobody knows: such are ignored (RFC 9110, section 5.1).
 
     The library lets them pass by itself, but not beside X-Timeout-Ms, whose number it sends as text and then takes for text.
@@ -64,6 +64,6 @@ def _only_unknown_header(case: Case) -> bool:
     )
 
 
-def _refused_inside(case: Case, response: Response) -> bool:
+def _refused_inside(case: Case[Any], response: Response) -> bool:
     """Whether a batch told of an image that it cannot be used: the others are answered, so the whole is a 200."""
     return case.path == "/classify/batch" and any(result["status"] >= 400 for result in response.json()["results"])

@@ -44,6 +44,8 @@ http {{
 }}
 """
 
+# Two checks in a row, half a second apart, and patience with each: on a busy machine a late answer is no reason to give up an
+# instance while the other one is restarted. An instance that ends is noticed within a second, and its grace must be longer.
 HAPROXY = """
 global
   maxconn 1000
@@ -52,6 +54,7 @@ defaults
   timeout connect 1s
   timeout client 30s
   timeout server 30s
+  timeout check 5s
   retries 3
   option redispatch 1
 frontend clients
@@ -60,7 +63,7 @@ frontend clients
 backend service
   option httpchk GET /readyz
   http-check expect status 200
-  default-server check inter 250ms fall 1 rise 1
+  default-server check inter 500ms fall 2 rise 1
   {servers}
 """
 

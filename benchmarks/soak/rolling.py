@@ -93,7 +93,8 @@ async def ask(ports: Sequence[int], forms: Sequence[Form], seen: Seen, stop: asy
             closes = answer.headers.get("connection") == "close"
             seen.slowest_s = max(seen.slowest_s, answer.seconds)
             if answer.code != form.status:
-                seen.failures[answer.code] += 1
+                ours = answer.headers.get("content-type", "").startswith("application/")
+                seen.failures[f"{answer.code} of the {'service' if ours else 'proxy'}"] += 1
             elif labels_of(answer.body) != form.labels:
                 seen.failures["another class"] += 1
             else:
@@ -191,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak.rolling", description=__doc__)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--proxy", choices=[*PROXIES, "none"], default="haproxy")
-    parser.add_argument("--grace", type=float, default=2.0, help="SKNET_GRACE_S of both instances")
+    parser.add_argument("--grace", type=float, default=3.0, help="SKNET_GRACE_S of both instances")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--pause", type=float, default=0.0, help="mean seconds between an answer and the client's next request")
     parser.add_argument("--output", type=Path, help="folder for the result, such as benchmarks/results")

@@ -98,7 +98,7 @@ def report_of(tried: Tried, least: int, seed: int, output: Path | None) -> int:
     """Print and publish; the exit status."""
     sent = sum(tried.cases.values())
     operations = sorted({operation for operation, _ in tried.cases})
-    rows = [("operation", "cases", "2xx", "4xx", "5xx", "no answer")]
+    rows: list[tuple[str, ...]] = [("operation", "cases", "2xx", "4xx", "5xx", "no answer")]
     for operation in operations:
         by_digit = [tried.cases[operation, digit] for digit in "245n"]
         rows.append((operation, str(sum(v for k, v in tried.cases.items() if k[0] == operation)), *map(str, by_digit)))
