@@ -12,6 +12,7 @@ import asyncio
 import errno
 import json
 import logging
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 logger = logging.getLogger("sknet.workers")
 
+DRAIN = signal.SIGUSR1  # to a worker: the end is near, so say that you are not ready, and go on
 READY = b"ready"  # what a worker says once its model serves; anything else is the reason why it cannot
 BACKLOG = 2048  # connections the kernel holds while nobody takes them, as uvicorn has it
 AT_ONCE = 64  # connections accepted before signals and other work have their turn
@@ -119,7 +121,9 @@ class Handover:
         self._accept(on=bool(self._takers))
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more. Connections that already wait to be accepted are given away first."""
+        for listener in self._listeners if self._accepting else ():
+            self._arrived(listener)
         self._takers.clear()
         self._accept(on=False)
         for listener in self._listeners:

@@ -119,7 +119,7 @@ def create_app(
         app.include_router(router)
     pages.mount_static(app)
     problems.install(app)
-    openapi.install(app, needed)
+    openapi.install(app, needed, most_images=min(settings.max_images, settings.max_queue))
     timed = frozenset({"/classify", "/classify/batch"})
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
     app.add_middleware(Departures)
@@ -136,7 +136,13 @@ def create_app(
     )
     if settings.cors_origins:
         app.add_middleware(with_cors(Preflights, settings.cors_origins))
-    app.add_middleware(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, timed=timed)
+    app.add_middleware(
+        RequestLog,
+        metrics=metrics,
+        deadline_s=settings.deadline_s,
+        timed=timed,
+        draining=lambda: classifier.lanes.draining,
+    )
     if settings.cors_origins:
         app.add_middleware(with_cors(Headed, settings.cors_origins))
     return app

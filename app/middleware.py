@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
@@ -32,10 +33,19 @@ CLIENT_LEFT = "left"  # in logs and counts, where there is no status to tell
 class RequestLog:
     """Outermost: gives each request its context, headers and log line, and answers what nothing else did."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, deadline_s: float, timed: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        deadline_s: float,
+        timed: frozenset[str],
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._deadline_s = deadline_s
+        self._draining = draining
         self._timed = timed  # paths whose clients may lower the deadline
         self._counted: dict[tuple[str, int | None], tuple[Counter, Histogram]] = {}  # by route and status
 
@@ -57,8 +67,9 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", context.id.encode())]
-                if error is not None:
-                    headers.append((b"connection", b"close"))  # answered without reading the body, if there is one
+                if error is not None or self._draining():
+                    # answered without reading the body, if there is one; or the client's next request should go elsewhere
+                    headers.append((b"connection", b"close"))
                 headers.append((b"server-timing", _server_timing(context, time.monotonic() - started)))
                 message = {**message, "headers": headers}
             elif head_only:

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app import errors as app_errors
 from app.problems import MEDIA_TYPE, PREFIX, Row, row_of, rows
-from app.schemas.native import BatchJson, ImageJson, LoadJson
+from app.schemas.native import TINY_PNG, BatchJson, ImageJson, LoadJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
 
@@ -19,9 +19,6 @@ Needed = Callable[[str, str], str | None]
 _REFUSALS = tuple(row_of(kind).status for kind in (app_errors.Unauthorised, app_errors.ScopeForbidden, app_errors.RateLimited))
 _REF = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
-# A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
-_TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAANMDEgANwcAR/QBcPbvf+MAAAAASUVORK5CYII="
-
 # One `detail` for each kind of problem, as the service words it.
 _DETAILS = {
     "malformed-request": "the body is empty",
@@ -63,7 +60,7 @@ IMAGE_BODY: dict[str, Any] = {
         "application/octet-stream": _BINARY,
         "application/json": {
             "schema": {"$ref": _REF.format(model="ImageJson")},
-            "example": {"image": _TINY_PNG},
+            "example": {"image": TINY_PNG},
         },
     },
 }
@@ -87,7 +84,7 @@ BATCH_BODY: dict[str, Any] = {
         },
         "application/json": {
             "schema": {"$ref": _REF.format(model="BatchJson")},
-            "example": {"images": [_TINY_PNG, f"data:image/png;base64,{_TINY_PNG}"]},
+            "example": {"images": [TINY_PNG, f"data:image/png;base64,{TINY_PNG}"]},
         },
     },
 }
@@ -147,8 +144,9 @@ _ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "Name of this request in the answer and in the logs; made by the service where not given.",
-    "schema": {"type": "string", "maxLength": 128, "examples": ["3f1c9a52"]},
+    "description": "Name of this request in the answer and in the logs: 1 to 128 visible ASCII characters; without it, "
+    "the service makes one.",
+    "schema": {"type": "string", "examples": ["3f1c9a52"]},
 }
 _ANSWER_HEADERS = {
     "X-Request-ID": {"description": "As sent, or made here.", "schema": {"type": "string"}},
@@ -191,8 +189,15 @@ def _describe_access(schema: dict[str, Any], needed: Needed) -> None:
                 operation["responses"] = dict(sorted({**refusals, **operation["responses"]}.items()))
 
 
-def install(app: FastAPI, needed: Needed) -> None:
-    """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys.
+def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
+    """How many images a batch may have is a setting, so neither form of its body could say it by itself."""
+    form = schema["paths"]["/classify/batch"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    for images in (form["properties"]["files"], schema["components"]["schemas"]["BatchJson"]["properties"]["images"]):
+        images["maxItems"] = most_images
+
+
+def install(app: FastAPI, needed: Needed, *, most_images: int) -> None:
+    """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys, limits.
 
     `needed` tells the scope that a method and a path need, None where they are open.
     """
@@ -212,6 +217,7 @@ def install(app: FastAPI, needed: Needed) -> None:
                 schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
             _drop_framework_errors(schema)
             _describe_access(schema, needed)
+            _bound_batches(schema, most_images)
             _describe_headers(schema)
             app.openapi_schema = schema
         return app.openapi_schema

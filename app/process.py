@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.handover import READY, Order, take
+from app.handover import DRAIN, READY, Order, take
 from app.logs import configure
 from app.main import create_app
 from app.metrics import Metrics, Shared
@@ -33,11 +33,12 @@ from model.errors import ModelError
 
 logger = logging.getLogger("sknet.workers")
 
-SETTLE_S = 0.05  # for the requests on connections taken at the very end to be read: without one, they are closed as idle
-
 
 class Worker(Server):
-    """A server that takes its connections from a channel instead of listening."""
+    """A server that takes its connections from a channel instead of listening.
+
+    `DRAIN` tells it to say that it is not ready any more: the grace before the end is its starter's, which has the port.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, channel: socket.socket) -> None:
         super().__init__(config, app)
@@ -47,6 +48,7 @@ class Worker(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
         asyncio.get_running_loop().add_reader(self._channel, self._take)
+        asyncio.get_running_loop().add_signal_handler(DRAIN, self.drain)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().remove_reader(self._channel)
@@ -59,7 +61,6 @@ class Worker(Server):
             logger.error("a connection was lost: %s", error.strerror)
         if self._opening:
             await asyncio.wait(self._opening)
-            await asyncio.sleep(SETTLE_S)
         await super().shutdown(sockets=[])
 
     def _take(self) -> None:
@@ -98,6 +99,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
 
     if order is None:
         server = server_of(create_app(settings, on_failure=give_up), settings)
+        server.grace_s = settings.grace_s
     else:
         channel = socket.socket(fileno=order.channel)
         channel.setblocking(False)

@@ -1,8 +1,17 @@
-"""The HTTP server process: uvicorn, told when to stop saying that it is ready, and when to load its checkpoint once more."""
+"""The HTTP server process: uvicorn, told when to load its checkpoint once more, when to stop saying that it is ready, and how to
+end without losing a request.
+
+On SIGTERM readiness goes at once, and for `grace_s` seconds all else stays as it was: connections are accepted and requests are
+answered, each with `Connection: close`, so that proxies notice and clients move on. Then the port is closed, and what was
+accepted is finished. Ctrl+C brings no grace, since a person waits for it, and a second signal ends one.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -13,21 +22,54 @@ from app import hangup
 from app.protocol import BoundedHttpTools
 from app.settings import Settings
 
+SETTLE_S = 0.05  # for requests on connections taken at the very end to be read: without one, they are closed as idle
+TURNS = 3  # of the event loop: in one of them it sees what has come up to now
+
 
 class Server(uvicorn.Server):
-    """Readiness goes with the signal, before the last accepted request is answered."""
+    """Readiness goes with the signal, the port after a while, the process when all is answered."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+        self.grace_s = 0.0
+        self._closes_at: float | None = None
+
+    def drain(self) -> bool:
+        """Say from now on that the service is shutting down; whether it was ready before."""
+        classifier = self._app.state.services.classifier
+        ready = not classifier.reasons
+        classifier.drain()
+        return ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         hangup.listen(lambda: self._app.state.services.swaps.reload())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._app.state.services.classifier.drain()
-        super().handle_exit(sig, frame)
+        if self.drain() and sig == signal.SIGTERM and self.grace_s and not self.should_exit:
+            self._closes_at = time.monotonic() + self.grace_s  # uvicorn's own loop looks, ten times a second
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._closes_at is not None and time.monotonic() >= self._closes_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Closing a port refuses the connections that wait to be accepted, and closing a connection loses what was not read yet.
+        await _turns()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(SETTLE_S)
+        await _turns()
+        await super().shutdown(sockets)
+
+
+async def _turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:

@@ -41,7 +41,13 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(
         5, ge=1, le=3600, description="Seconds an idle connection is kept open, and that a request's headers may take."
     )
-    drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")
+    grace_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which all is served on while `/readyz` says no, so that a proxy notices; 0: none.",
+    )
+    drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after that.")
     max_connections: int = Field(
         0, ge=0, le=1_000_000, description="Most open connections of a process; 0 takes what the limit on open files leaves."
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from app import hangup
 from app.conductor import Conductor, Current, Member
-from app.handover import READY, Handover, Order, Taker, listen
+from app.handover import DRAIN, READY, Handover, Order, Taker, listen
 from app.metrics import Shared, forget_gauges
 from app.settings import Settings
 
@@ -67,6 +67,7 @@ class Supervisor:
         self._processes: dict[int, Process] = {}
         self._first_ready = asyncio.Event()  # or never will be: it ended
         self._stopping = asyncio.Event()
+        self._draining = False
         self._failure: str | None = None
 
     async def run(self) -> str | None:
@@ -84,13 +85,26 @@ class Supervisor:
         return self._failure
 
     def _signalled(self, number: int) -> None:
-        if not self._stopping.is_set():
+        if not (self._draining or self._stopping.is_set()):
             logger.info("shutting down")
+            self._drain(self._settings.grace_s if number == signal.SIGTERM and self._first_ready.is_set() else 0)
+        elif not self._stopping.is_set():  # the second one, within the grace
             self._stop()
         elif number == signal.SIGINT:
-            self._send(signal.SIGINT)  # the second one: they end without waiting for their requests
+            self._send(signal.SIGINT)  # once more: they end without waiting for their requests
+
+    def _drain(self, grace_s: float) -> None:
+        """Serve on for a while, but say that it is not for long."""
+        self._draining = True
+        if not grace_s:
+            self._stop()
+            return
+        self._send(DRAIN)
+        asyncio.get_running_loop().call_later(grace_s, self._stop)
 
     def _stop(self) -> None:
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._first_ready.set()
         self._handover.close()
@@ -110,10 +124,10 @@ class Supervisor:
     async def _keep(self, slot: int) -> None:
         """Have a worker in a slot until all are to end."""
         deaths, served = 0, False
-        while not self._stopping.is_set():
+        while not (self._draining or self._stopping.is_set()):
             started = time.monotonic()
             ready, reason = await self._run(slot)
-            if self._stopping.is_set():
+            if self._draining or self._stopping.is_set():  # no other one for the short rest
                 return
             served = served or ready
             if not served:

@@ -38,7 +38,9 @@ router = APIRouter(tags=["classify"], route_class=_Direct)
 TopK = Annotated[
     int | SkipJsonSchema[None],
     Query(
-        description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.", examples=[5]
+        description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.",
+        examples=[5],
+        json_schema_extra={"minimum": 1},  # told here, held by the classifier: it knows the maximum as well
     ),
 ]
 MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])]

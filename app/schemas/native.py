@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.schemas.problem import Problem
 
+# A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
+TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAANMDEgANwcAR/QBcPbvf+MAAAAASUVORK5CYII="
+
 
 class Wire(BaseModel):
     """Base of every shape: what is not described is refused."""
@@ -15,11 +18,22 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+Base64 = Annotated[str, Field(json_schema_extra={"format": "byte"})]
+_TEXTS: dict[str, dict[str, Any]] = {"image": {"type": "string", "format": "byte"}, "url": {"type": "string"}}
+
+
+def _only(name: str) -> dict[str, Any]:
+    """The schema of an object in which this field is given, and the other one is left out or null."""
+    return {"required": [name], "properties": {each: text if each == name else {"type": "null"} for each, text in _TEXTS.items()}}
+
+
 class ImageJson(Wire):
     """An image inside JSON: either its bytes in base64 (or a data URI), or where it is."""
 
-    image: str | None = Field(
-        None, description="Base64 of the encoded image, or a `data:` URI.", examples=["data:image/png;base64,iVBORw0KGgo="]
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_only("image"), _only("url")]})
+
+    image: Base64 | None = Field(
+        None, description="Base64 of the encoded image, or a `data:` URI.", examples=[f"data:image/png;base64,{TINY_PNG}"]
     )
     url: str | None = Field(
         None,
@@ -37,8 +51,8 @@ class ImageJson(Wire):
 class BatchJson(Wire):
     """Several images inside JSON."""
 
-    images: Annotated[list[str], FailFast()] = Field(
-        description="Base64 or `data:` URI of each image.", examples=[["iVBORw0KGgo="]]
+    images: Annotated[list[Base64], FailFast()] = Field(
+        description="Base64 or `data:` URI of each image.", examples=[[TINY_PNG]], json_schema_extra={"minItems": 1}
     )
 
 

@@ -67,6 +67,18 @@ async def test_connections_go_in_turn(listener: socket.socket) -> None:
         handover.close()
 
 
+async def test_what_waits_to_be_accepted_at_the_end_is_given_away(listener: socket.socket) -> None:
+    handover = Handover([listener])
+    with takers(2) as made:
+        for taker, _ in made:
+            handover.add(taker)
+        with contextlib.ExitStack() as clients:
+            connections = [clients.enter_context(socket.create_connection(listener.getsockname(), 10)) for _ in range(5)]
+            handover.close()  # the loop had no turn since
+            ports = [connection.getsockname()[1] for connection in connections]
+            assert [taken(theirs) for _, theirs in made] == [ports[0::2], ports[1::2]]
+
+
 async def test_those_that_load_get_some_only_while_nobody_is_ready(listener: socket.socket) -> None:
     handover = Handover([listener])
     with takers(2, ready=False) as made:

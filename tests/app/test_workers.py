@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -107,6 +108,43 @@ async def test_both_serve_in_turn_until_a_signal_ends_them(tmp_path: Path, numbe
         os.kill(os.getpid(), number)
         assert await service.end() is None
         assert not any(map(alive, pids.values()))
+
+
+TELLS = "signal.signal(signal.SIGUSR1, lambda *_: open({!r}, 'a').write(str(order['slot'])))\n" + READY
+
+
+async def test_in_the_grace_all_are_told_and_serve_on(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with running(tmp_path, program(TELLS.format(str(told))), grace_s=0.5) as service:
+        pids = await service.ask_both()
+        started = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: told.exists() and sorted(told.read_text()) == ["0", "1"])
+        assert set(await service.ask_both()) == {0, 1}
+        assert await service.end() is None
+        assert time.monotonic() - started >= 0.5
+        assert not any(map(alive, pids.values()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_grace(tmp_path: Path, number: int) -> None:
+    told = tmp_path / "told"
+    async with running(tmp_path, program(TELLS.format(str(told))), grace_s=60) as service:
+        await service.ask_both()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(told.exists)
+        os.kill(os.getpid(), number)
+        assert await service.end() is None
+
+
+async def test_what_ends_in_the_grace_is_not_replaced(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    script = f"open({str(started)!r}, 'a').write(str(order['slot']))\n{READY}"  # ends by the signal that tells it
+    async with running(tmp_path, program(script), grace_s=60) as service:
+        await service.ask_both()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await service.end() is None
+        assert sorted(started.read_text()) == ["0", "1"]
 
 
 async def test_the_second_starts_when_the_first_is_ready(tmp_path: Path) -> None:
