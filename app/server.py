@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.connections import Connections
+from app.descriptors import connection_limit
 from app.protocol import BoundedHttpTools
+from app.services import Services
 from app.settings import Settings
 
 
@@ -24,11 +30,18 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
-    """A server for this application, on the address and with the patience of the settings."""
+def server_of(app: FastAPI, settings: Settings, files: int, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
+    """A server for this application, on the address and with the patience of the settings.
+
+    Args:
+        files: how many this process may have open.
+    """
+    services: Services = app.state.services
+    connections = Connections(connection_limit(settings.max_connections, files), services.metrics)
+    protocol = partial(BoundedHttpTools, settings=settings, open_connections=connections)
     config = uvicorn.Config(
         app,
-        http=BoundedHttpTools,
+        http=cast("type[asyncio.Protocol]", protocol),  # whatever makes one
         ws="none",
         host=settings.host,
         port=settings.port,

@@ -15,10 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.protocol import HEAD_BYTES, HEADERS, BoundedHttpTools
+from app import protocol
+from app.connections import Connections
+from app.metrics import Metrics
+from app.protocol import BoundedHttpTools
+from app.settings import Settings
 from tests.app.asgi import until
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD_BYTES, HEADERS = Settings().max_header_bytes, Settings().max_headers
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -39,6 +44,12 @@ class Transport(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def write_eof(self) -> None:
+        pass
 
     def is_closing(self) -> bool:
         return self.closed
@@ -92,7 +103,7 @@ class Connection:
         assert words in problem["detail"]
 
 
-def connect(keep_alive_s: int = 5) -> Connection:
+def connect(keep_alive_s: int = 5, limit: int = 10, **settings: Any) -> Connection:
     gate = asyncio.Event()
     gate.set()
     seen: list[dict[str, Any]] = []
@@ -112,10 +123,17 @@ def connect(keep_alive_s: int = 5) -> Connection:
     config = uvicorn.Config(app, http=BoundedHttpTools, ws="none", lifespan="off", log_config=None, access_log=False)
     config.timeout_keep_alive = keep_alive_s
     config.load()
-    protocol = BoundedHttpTools(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol = BoundedHttpTools(
+        config, ServerState(), {}, settings=Settings(**settings), open_connections=Connections(limit, Metrics())
+    )
     transport = Transport()
     protocol.connection_made(transport)
     return Connection(protocol, transport, gate, seen, left)
+
+
+@pytest.fixture(autouse=True)
+def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.0)
 
 
 @pytest.fixture
