@@ -159,8 +159,13 @@ class BoundedHttpTools(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # `_feed` hears of it next
-        if self.parser.get_http_version() != "1.1":
+        if self.parser.get_http_version() == "1.1":
+            if sum(name == b"host" for name, _ in self.headers) != 1:
+                raise MalformedRequest("there must be exactly one Host header")  # RFC 9112, section 3.2
+        else:
             self.expect_100_continue = False  # such a client knows no interim answer (RFC 9110, section 10.1.1)
+            if any(name == b"transfer-encoding" for name, _ in self.headers):  # RFC 9112, section 6.1
+                raise MalformedRequest("Transfer-Encoding is no part of HTTP/1.0")
         if len(self.pipeline) == AHEAD:
             raise MalformedRequest(f"more than {AHEAD} requests were sent ahead of their answers")
         self._in_head = self._head_is_late = False
@@ -225,7 +230,7 @@ class BoundedHttpTools(HttpToolsProtocol):
         passes over (RFC 9110, section 15.2.1): where nobody is, the system answers that with a reset.
         """
         cycle, turn = self.cycle, self._turn
-        if self._deaf or cycle is None or cycle.response_complete or cycle.more_body or turn is None:
+        if self._droppable is not None or cycle is None or cycle.response_complete or cycle.more_body or turn is None:
             return False  # nothing is under way, or never will be: closed
         if not self._ended and not turn.response_started:
             if not TELLS_GONE or turn.scope["http_version"] != "1.1":
