@@ -187,6 +187,7 @@ class Good:
 
     seconds: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    answered_at: list[float] = field(default_factory=list)  # on the monotonic clock
 
     def quantile(self, part: float) -> float:
         """Seconds that this part of the requests took at most."""
@@ -210,7 +211,9 @@ def good_client(server: Server, every_s: float = 0.02, fresh: int = 5) -> Iterat
                         connection = stack.enter_context(connect(server))
                     connection.sendall(POST)
                     answer, _ = read(connection, lambda got: got.endswith(b"}"))
-                    if statuses(answer) != (200,):
+                    if statuses(answer) == (200,):
+                        good.answered_at.append(time.monotonic())
+                    else:
                         good.faults.append(repr(answer[:300]))
                         connection = None
                 except OSError as error:
