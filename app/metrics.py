@@ -62,6 +62,11 @@ class Metrics:
         self.queue_size = self._gauge("sknet_queue_size", "Images admitted and not yet answered.", "livesum")
         self.queue_limit = self._gauge("sknet_queue_limit", "Most images admitted at once.", "livesum")
         self.deadline_seconds = self._gauge("sknet_deadline_seconds", "Time a request may take.", "livemax")
+        self.connections = self._gauge("sknet_connections", "Open connections.", "livesum")
+        self.connections_limit = self._gauge("sknet_connections_limit", "Most open connections at once.", "livesum")
+        self.connections_cut = self._counter(
+            "sknet_connections_cut", "Connections closed to make room for others, by what they waited for, or refused.", "reason"
+        )
         self.ready_workers = self._gauge("sknet_ready_workers", "Processes with a warmed model.", "livesum")
         # Of the dead as well: it would fall at a death and rise at the start that follows, two changes of one restart.
         self.start_time_seconds = self._gauge("sknet_start_time_seconds", "Unix time at which a process last started.", "max")

@@ -13,13 +13,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from app import hangup
+from app.connections import Connections
+from app.descriptors import connection_limit
 from app.protocol import BoundedHttpTools
+from app.services import Services
 from app.settings import Settings
 
 SETTLE_S = 0.05  # for requests on connections taken at the very end to be read: without one, they are closed as idle
@@ -72,11 +77,18 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
-    """A server for this application, on the address and with the patience of the settings."""
+def server_of(app: FastAPI, settings: Settings, files: int, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
+    """A server for this application, on the address and with the patience of the settings.
+
+    Args:
+        files: how many this process may have open.
+    """
+    services: Services = app.state.services
+    connections = Connections(connection_limit(settings.max_connections, files), services.metrics)
+    protocol = partial(BoundedHttpTools, settings=settings, open_connections=connections)
     config = uvicorn.Config(
         app,
-        http=BoundedHttpTools,
+        http=cast("type[asyncio.Protocol]", protocol),  # whatever makes one
         ws="none",
         host=settings.host,
         port=settings.port,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from model.engines.candidates import Candidate, candidates
 from model.errors import CheckpointCorrupt, EngineError, GraphError
 from model.graphs import Graph
 from model.types import Choice
+
+ROOM_BYTES = 4_000_000  # of a graph beside its weights
 
 logger = logging.getLogger("sknet.model")
 
@@ -131,16 +134,18 @@ def _graph(checkpoint: Checkpoint, dtype: str, wish: Wish) -> Graph:
         return found
     if precision == "int8":
         raise GraphError(f"there is no int8 graph of {checkpoint.reference}: make one with `sknet calibrate --images DIR`")
-    folder = _writable(graph_folder(wish.cache_dir))
+    folder = _writable(graph_folder(wish.cache_dir), checkpoint.path.stat().st_size + ROOM_BYTES)
     logger.info("exporting %s for the engine, once; the graph is kept in %s", checkpoint.reference, folder)
     return export.export_beside(checkpoint, folder)
 
 
-def _writable(folder: Path) -> Path:
-    """The folder, or where nothing can be written into it one for the life of this process."""
+def _writable(folder: Path, room_bytes: int) -> Path:
+    """The folder, or where so much cannot be written into it one for the life of this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is found now, not after half a minute of exporting
+                os.posix_fallocate(file.fileno(), 0, room_bytes)
             return folder
     except OSError as error:
         return _passing(f"{folder} cannot be written ({error.strerror})")

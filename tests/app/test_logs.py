@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from app.logs import ConsoleFormatter, JsonFormatter, configure
+from app import logs
+from app.logs import ConsoleFormatter, JsonFormatter, Writer, configure
 
 
 def record(message: str = "GET %s", *args: object, error: BaseException | None = None, **extra: object) -> logging.LogRecord:
@@ -107,6 +114,7 @@ def test_every_logger_writes_to_standard_error(
     logging.getLogger("sknet.anything").info("heard")
     logging.getLogger("sknet.anything").debug("not heard")
     logging.getLogger("httpx").info("noise")
+    handler.flush()
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -118,4 +126,85 @@ def test_lines_of_a_worker_say_which_one_it_is(capsys: pytest.CaptureFixture[str
     configure("json", "info", worker=1)
     logging.getLogger("sknet.anything").info("heard")
     logging.getLogger("a.library").warning("heard as well")
+    logging.getLogger().handlers[0].flush()
     assert [json.loads(line)["worker"] for line in capsys.readouterr().err.splitlines()] == [1, 1]
+
+
+# nobody reads
+
+
+@contextmanager
+def writing(stream: TextIO) -> Iterator[tuple[Writer, logging.Logger]]:
+    """A writer to a stream, and a logger of its own that has no other."""
+    writer, logger = Writer(stream), logging.Logger("sknet.anything")
+    logger.addHandler(writer)
+    try:
+        yield writer, logger
+    finally:
+        writer.close()
+
+
+def read_lines(end: int, wanted: str) -> list[str]:
+    """From a pipe until a line holds these words."""
+    with os.fdopen(end, encoding="utf-8") as stream:
+        lines = []
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+            if wanted in line:
+                return lines
+    raise AssertionError(f"no line holds {wanted}")
+
+
+def test_a_pipe_that_nobody_empties_stops_nobody_and_costs_the_lines_that_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MOST_LINES", 100)
+    monkeypatch.setattr(logs, "FLUSH_S", 0.05)
+    end, start = os.pipe()
+    with os.fdopen(start, "w") as stream, writing(stream) as (writer, logger):
+        sent = 0
+        while not writer.dropped:  # as many as the pipe, the thread and the line take
+            logger.info("%05d %s", sent, "x" * 1000)
+            sent += 1
+            assert sent < 100_000
+        logger.info("%05d", sent)
+        sent += 1
+        writer.flush()  # nor does the end wait for ever
+        lines = read_lines(end, "were dropped")
+    dropped = int(re.search(r"(\d+) log lines were dropped", lines[-1])[1])  # type: ignore[index]
+    numbers = [int(line[:5]) for line in lines[:-1]]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) + dropped == sent
+
+
+def test_a_reader_that_left_and_a_full_disk_cost_lines_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, start = os.pipe()
+    os.close(end)
+    with os.fdopen(start, "w") as stream, writing(stream) as (writer, logger):
+        logger.info("to nobody")
+        writer.flush()
+        assert writer.dropped == 1
+    failing = [True]
+    write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if failing[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with (tmp_path / "log").open("w") as stream, writing(stream) as (writer, logger):
+        logger.info("lost")
+        writer.flush()
+        failing[0] = False
+        logger.info("kept")
+        writer.flush()
+        writer.flush()  # what the thread itself had to say
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first == "kept"
+    assert second.startswith("1 log lines were dropped")
+
+
+def test_what_cannot_be_encoded_is_written_as_it_can(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream, writing(stream) as (writer, logger):
+        logger.info("/a\udcff")
+        writer.flush()
+    assert (tmp_path / "log").read_text() == "/a\\udcff\n"

@@ -25,6 +25,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
     metrics.observe_phases(Timings(0.001, 0.002, 0.003), 0.01, 4)
     metrics.images.labels("classified").inc()
     metrics.rejected.labels("overloaded").inc()
+    metrics.connections_cut.labels("idle").inc()
     metrics.observe_model("default", fake_info())
     metrics.loads.labels("loaded").inc()
     families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
@@ -41,6 +42,9 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
         "sknet_model_load_seconds": ("gauge", set()),
         "sknet_model_loads": ("counter", {"outcome"}),
         "sknet_troubles": ("counter", {"kind"}),
+        "sknet_connections": ("gauge", set()),
+        "sknet_connections_limit": ("gauge", set()),
+        "sknet_connections_cut": ("counter", {"reason"}),
         "sknet_queue_limit": ("gauge", set()),
         "sknet_deadline_seconds": ("gauge", set()),
         "sknet_ready_workers": ("gauge", set()),

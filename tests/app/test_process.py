@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from app import process
+from app.connections import Connections
 from app.handover import Order, listen
+from app.metrics import Metrics
 from app.process import Worker, serve, share_of, warn_of_sums
 from app.protocol import BoundedHttpTools
 from app.settings import Settings
@@ -167,7 +170,8 @@ async def test_a_worker_that_ends_serves_what_waits_and_gets_no_more() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("served")(scope, receive, send)
 
-    config = uvicorn.Config(app, http=BoundedHttpTools, ws="none", lifespan="off", log_config=None, access_log=False)
+    made: Any = partial(BoundedHttpTools, settings=Settings(), open_connections=Connections(10, Metrics()))
+    config = uvicorn.Config(app, http=made, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     unused: Any = None  # told of signals only
     (listener,) = listen("127.0.0.1", 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,15 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.protocol import HEAD_BYTES, HEADERS, BoundedHttpTools
+from app import protocol
+from app.connections import Connections
+from app.metrics import Metrics
+from app.protocol import BoundedHttpTools
+from app.settings import Settings
 from tests.app.asgi import until
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD_BYTES, HEADERS = Settings().max_header_bytes, Settings().max_headers
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -39,6 +46,12 @@ class Transport(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def write_eof(self) -> None:
+        pass
 
     def is_closing(self) -> bool:
         return self.closed
@@ -92,7 +105,7 @@ class Connection:
         assert words in problem["detail"]
 
 
-def connect(keep_alive_s: int = 5) -> Connection:
+def connect(keep_alive_s: int = 5, limit: int = 10, **settings: Any) -> Connection:
     gate = asyncio.Event()
     gate.set()
     seen: list[dict[str, Any]] = []
@@ -112,10 +125,17 @@ def connect(keep_alive_s: int = 5) -> Connection:
     config = uvicorn.Config(app, http=BoundedHttpTools, ws="none", lifespan="off", log_config=None, access_log=False)
     config.timeout_keep_alive = keep_alive_s
     config.load()
-    protocol = BoundedHttpTools(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol = BoundedHttpTools(
+        config, ServerState(), {}, settings=Settings(**settings), open_connections=Connections(limit, Metrics())
+    )
     transport = Transport()
     protocol.connection_made(transport)
     return Connection(protocol, transport, gate, seen, left)
+
+
+@pytest.fixture(autouse=True)
+def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.0)
 
 
 @pytest.fixture
@@ -317,3 +337,168 @@ async def test_a_late_head_does_not_end_the_request_before_it(connection: Connec
     connection.gate.set()
     assert await connection.answers(1) == [(200, b"0")]
     await until(lambda: connection.transport.closed)
+
+
+# what its client no longer says, or takes
+
+
+class Loopback:
+    """A service on a real socket whose application waits at a gate, or ends with its client."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.entered = 0
+        self.left = 0
+        self.metrics = Metrics()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered += 1
+        try:
+            await Request(scope, receive).body()
+        except ClientDisconnect:
+            self.left += 1
+            return
+        gone, through = asyncio.ensure_future(receive()), asyncio.ensure_future(self.gate.wait())
+        await asyncio.wait((gone, through), return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            self.left += 1
+        else:
+            await PlainTextResponse("x" * (1 << 20) if scope["path"] == "/large" else "x")(scope, receive, send)
+        gone.cancel()
+        through.cancel()
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0
+
+
+@asynccontextmanager
+async def loopback(limit: int = 10, **settings: Any) -> AsyncIterator[tuple[Loopback, int]]:
+    """The service and its port; the gate is closed."""
+    app = Loopback()
+    config = uvicorn.Config(app, http=BoundedHttpTools, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    given, connections, state = Settings(**settings), Connections(limit, app.metrics), ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: BoundedHttpTools(config, state, {}, settings=given, open_connections=connections), "127.0.0.1", 0
+    )
+    try:
+        yield app, server.sockets[0].getsockname()[1]
+    finally:
+        app.gate.set()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        server.close()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_ends_its_side_is_answered_and_one_that_leaves_ends_the_work() -> None:
+    async with loopback() as (app, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, leaver = await asyncio.open_connection("127.0.0.1", port)
+        for each in (writer, leaver):
+            each.write(GET)
+        await until(lambda: app.entered == 2)
+        writer.write_eof()
+        leaver.close()
+        await until(lambda: app.left == 1)
+        app.gate.set()
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert b"connection: close" in answer
+        assert app.left == 1
+        writer.close()
+
+
+async def test_one_that_ends_its_side_and_then_leaves_what_it_was_sent_ends_the_work() -> None:
+    async with loopback() as (app, port):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(GET)
+            await until(lambda: app.entered)
+            client.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.05)
+            assert app.left == 0
+        await until(lambda: app.left == 1)
+
+
+@pytest.mark.parametrize("sent", [GET.replace(b"1.1", b"1.0"), b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"])
+async def test_the_end_of_an_http_1_0_client_and_of_half_a_request_is_taken_for_leaving(sent: bytes) -> None:
+    async with loopback() as (app, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        await until(lambda: app.entered)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_what_nobody_takes_is_not_kept_for_ever() -> None:
+    async with loopback(deadline_s=0.1) as (app, port):
+        app.gate.set()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", port))
+            await asyncio.get_running_loop().sock_sendall(deaf, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
+            await until(lambda: app.metric("sknet_connections") == 1)
+            await until(lambda: app.metric("sknet_connections") == 0, 20)
+        assert app.entered < 30
+
+
+async def test_the_oldest_silent_connection_gives_way_and_one_at_work_does_not() -> None:
+    async with loopback(limit=2) as (app, port):
+        busy, busy_writer = await asyncio.open_connection("127.0.0.1", port)
+        busy_writer.write(GET)
+        await until(lambda: app.entered == 1)
+        silent, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+        newest, newest_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await silent.read() == b""
+        newest_writer.write(GET)
+        await until(lambda: app.entered == 2)
+        refused, refused_writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = await refused.read()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert b"all 2 connections are in use" in answer
+        app.gate.set()
+        for reader in (busy, newest):
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        assert [app.metric("sknet_connections_cut_total", reason=reason) for reason in ("idle", "refused")] == [1, 1]
+        for writer in (busy_writer, silent_writer, newest_writer, refused_writer):
+            writer.close()
+
+
+# what is too much at once
+
+
+async def test_more_requests_ahead_than_allowed_are_not_kept(connection: Connection) -> None:
+    connection.gate.clear()
+    connection.send(GET * 1000)
+    assert len(connection.protocol.pipeline) == protocol.AHEAD
+    connection.gate.set()
+    assert await connection.answers(1 + protocol.AHEAD) == [(200, b"0")] * (1 + protocol.AHEAD)
+    await until(lambda: connection.transport.closed)
+
+
+async def test_chunks_of_a_few_bytes_are_refused_before_they_hold_the_loop(connection: Connection) -> None:
+    connection.send(CHUNKED + b"1\r\nx\r\n" * protocol.PIECES + b"0\r\n\r\n")
+    assert await connection.answers(1) == [(200, b"%d" % protocol.PIECES)]
+    connection.send(CHUNKED + b"1\r\nx\r\n" * (protocol.PIECES + 1))
+    await connection.refused("chunks of a few bytes")
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: x\r\nhost: x\r\n"])
+async def test_there_is_one_host(connection: Connection, hosts: bytes) -> None:
+    connection.send(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
+    await connection.refused("exactly one Host")
+
+
+async def test_limits_of_the_settings_hold() -> None:
+    connection = connect(max_header_bytes=2000, max_headers=20)
+    connection.send(GET[:-2] + b"A: b\r\n" * 19 + b"\r\n")
+    assert await connection.answers(1) == [(200, b"0")]
+    connection.send(GET[:-2] + b"A: b\r\n" * 20 + b"\r\n")
+    await connection.refused("more than 20 headers")
+    other = connect(max_header_bytes=2000)
+    other.send(GET[:-2] + b"A: " + b"b" * 2000 + b"\r\n\r\n")
+    await other.refused("more than 2000 bytes")

@@ -27,6 +27,11 @@ class Server:
     url: str = ""
     lines: list[str] = field(default_factory=list)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rsplit(":", 1)[1])
+
     def client(self, timeout_s: float = 30) -> httpx.Client:
         """A client that ignores the environment's proxies."""
         return httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)

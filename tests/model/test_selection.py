@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,20 @@ def test_where_no_folder_can_be_made_at_all_the_reference_serves(
         with pytest.raises(GraphError, match=r"no temporary folder can be made \(Read-only file system\)"):
             select(checkpoint, Wish(engine="openvino", device="cpu", threads=1, cache_dir=cache_dir))
         assert select(checkpoint, Wish(device="cpu", threads=1, cache_dir=cache_dir)).choice.value == "eager"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_where_the_disk_is_full_graphs_are_kept_elsewhere(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    found = select(checkpoint, Wish(engine="openvino", device="cpu", threads=1, precision="float32", cache_dir=tmp_path))
+    assert found.choice.value == "openvino"
+    assert f"{tmp_path}/graphs cannot be written (No space left on device): the exported graph will not outlive" in caplog.text
+    assert list((tmp_path / "graphs").iterdir()) == []
 
 
 def test_a_cached_graph_serves_without_torch(tmp_path: Path) -> None:

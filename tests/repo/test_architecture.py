@@ -86,6 +86,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "sources": 2,
         "problems": 3,
         "services": 3,
+        "connections": 1,
+        "descriptors": 1,
         "openapi": 3.5,
         "protocol": 3.5,
         "keys": 1,
