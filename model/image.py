@@ -344,8 +344,10 @@ def _orientation(image: Image.Image) -> int:
     try:
         if image.format not in TRUSTED:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        exif = image.info.get("exif") or bytes.fromhex("".join(image.info.get("Raw profile type exif", "").split("\n")[3:]))
-        return metadata.orientation(exif, image.info.get("xmp") or b"")
+        exif = image.info.get("exif")
+        if exif is None and (text := image.info.get("Raw profile type exif")):  # as ImageMagick writes it into a PNG
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+        return metadata.orientation(exif or b"", image.info.get("xmp") or b"")
     except Exception:  # noqa: BLE001 - the picture is good; what a broken EXIF block raises depends on where it is broken
         return 1
 
