@@ -151,7 +151,7 @@ def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least, apart: A
         if apart is not None and name not in TRUSTED:
             return _whole(apart(name, data), name)
         image = _open(name, data, limits)
-        _check_opened(image, limits)
+        _check_opened(name, image, limits)
         stored, n = image.size, 1
         if name == "JPEG":
             _check_scans(image, data)
@@ -226,19 +226,25 @@ def _prepare_pillow(limits: ImageLimits) -> None:
 def _check_file(name: str, data: bytes, limits: ImageLimits) -> None:
     """What the file alone tells, before any decoder sees it."""
     _check_size(_canvas(name, data), limits.max_pixels, limits)
-    count = frames.count(name, data, limits.max_frames)
-    if count > limits.max_frames:
-        text = f"the image has at least {count} frames; at most {limits.max_frames} are allowed"
-        raise ImageOverLimit(text, limits.max_frames, count)
+    _check_frames(frames.count(name, data, limits.max_frames), limits)
     metadata.check(name, data, limits.max_metadata_bytes)
 
 
-def _check_opened(image: Any, limits: ImageLimits) -> None:
+def _check_opened(name: str, image: Any, limits: ImageLimits) -> None:
     """What Pillow tells once it has read the header."""
-    run_length = image.format == "BMP" and image.info.get("compression") in (1, 2)
+    run_length = name == "BMP" and image.info.get("compression") in (1, 2)
     _check_size(image.size, min(limits.max_pixels, MAX_RLE_PIXELS) if run_length else limits.max_pixels, limits)
-    for key, kind in (("exif", metadata.EXIF), ("icc_profile", metadata.ICC)):
-        metadata.hold(kind, len(image.info.get(key) or b""), limits.max_metadata_bytes)
+    if name in ("JPEG", "AVIF", "HEIC"):  # the others' metadata was measured in the file
+        for key, kind in (("exif", metadata.EXIF), ("icc_profile", metadata.ICC)):
+            metadata.hold(kind, len(image.info.get(key) or b""), limits.max_metadata_bytes)
+        if name != "JPEG":  # pictures side by side, beside sequences
+            _check_frames(image.n_frames, limits)
+
+
+def _check_frames(count: int, limits: ImageLimits) -> None:
+    if count > limits.max_frames:
+        text = f"the image has at least {count} frames; at most {limits.max_frames} are allowed"
+        raise ImageOverLimit(text, limits.max_frames, count)
 
 
 def _canvas(name: str, data: bytes) -> tuple[int, int]:
