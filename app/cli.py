@@ -39,6 +39,11 @@ MODEL_FIELDS = (
     "streams",
     "preprocess",
     "max_pixels",
+    "max_side",
+    "max_frames",
+    "max_metadata_bytes",
+    "decode_s",
+    "decode_memory_bytes",
 )
 
 

@@ -182,6 +182,11 @@ def load_request(settings: Settings) -> LoadRequest:
         batch_size=settings.batch_size,
         preprocess=settings.preprocess,
         max_pixels=settings.max_pixels,
+        max_side=settings.max_side,
+        max_frames=settings.max_frames,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        decode_s=settings.decode_s,
+        decode_memory_bytes=settings.decode_memory_bytes,
     )
 
 

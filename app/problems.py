@@ -70,6 +70,8 @@ TABLE: dict[type[Exception], Row] = {
     model_errors.ImageUndecodable: Row(422, "image-undecodable", "The bytes are no readable image"),
     model_errors.ImageUnsupported: Row(422, "image-unsupported", "The image format is not supported"),
     model_errors.ImageTooLarge: Row(422, "image-too-large", "The image has too many pixels"),
+    model_errors.ImageOverLimit: Row(422, "image-over-limit", "The image is beyond a limit"),
+    model_errors.DecoderUnavailable: Row(503, "decoder-unavailable", "The image cannot be decoded at present", retry=True),
     model_errors.ImageError: Row(422, "image-unusable", "The image cannot be used"),
     model_errors.ModelError: INTERNAL,
 }

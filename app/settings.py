@@ -138,14 +138,20 @@ class Settings(BaseSettings):
     max_side: int = Field(65_535, ge=1, le=1_000_000, description="Most pixels of an image's longer side.")
     max_frames: int = Field(1000, ge=1, le=1_000_000, description="Most frames of an image; only the first one is decoded.")
     max_metadata_bytes: int = Field(
-        4_000_000, ge=65_536, le=1_000_000_000, description="Most bytes of an image's EXIF data, and of its ICC profile."
+        4_000_000,
+        ge=65_536,
+        le=1_000_000_000,
+        description="Most bytes of an image's EXIF data, ICC profile, and texts in a PNG.",
     )
     decode_s: float = Field(
-        5.0, gt=0, le=3600, description="Seconds that decoding may take in the guarded process, before that is killed."
+        5.0,
+        gt=0,
+        le=3600,
+        description="Seconds of processor time that an image may take in the guarded process, and twice that by the clock.",
     )
     decode_memory_bytes: int = Field(
         1_500_000_000,
-        ge=100_000_000,
+        ge=250_000_000,
         description="Address space of the guarded process that decodes what is not JPEG, PNG or WebP.",
     )
     max_images: int = Field(32, ge=1, le=10_000, description="Most images in a batch request.")

@@ -12,10 +12,12 @@
     ├── EngineError            the engine failed on inputs that were in order
     │   ├── GraphError             no exported graph, and none can be made
     │   └── OutOfMemory            a batch larger than the device's memory holds
+    ├── DecoderUnavailable     no process to decode in; come back in `retry_after` seconds
     └── ImageError             bytes that are no usable image
         ├── ImageUndecodable       not an image, or truncated
         ├── ImageUnsupported       an image, of a format that is not accepted
-        └── ImageTooLarge          more pixels than allowed
+        ├── ImageTooLarge          more pixels than allowed
+        └── ImageOverLimit         more of anything else: sides, frames, metadata, time or memory of decoding
 
 Errors carry their numbers as attributes and know nothing of status codes: `app.problems` has the one table of those.
 The text of a `ModelError` is written for people and safe to show; the text of anything else is not.
@@ -78,6 +80,14 @@ class OutOfMemory(EngineError):
     """The device had no memory for a batch: a smaller one may run."""
 
 
+class DecoderUnavailable(ModelError):
+    """The image may be in order, but there is no process to decode it in. `retry_after` in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ImageError(ModelError, ValueError):
     """Bytes that are no usable image."""
 
@@ -104,3 +114,12 @@ class ImageTooLarge(ImageError):
         self.height = height
         self.value = width * height
         self.limit = limit
+
+
+class ImageOverLimit(ImageError):
+    """More of something than allowed; `value` where it is known, at least as far as it was counted."""
+
+    def __init__(self, message: str, limit: float, value: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.value = value

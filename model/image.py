@@ -1,9 +1,10 @@
 """Encoded bytes -> RGB pixels, for bytes that nobody vouches for.
 
-The format is decided by content, never by a name or a media type. Formats and pixel counts are checked on the header,
+The format is decided by content, never by a name or a media type. Formats, sides, pixels, frames and metadata are checked
 before any pixel is decoded; of several frames only the first is decoded. EXIF orientation is applied, transparency is
 composed on white, deeper samples become eight bits. ICC profiles are ignored: the networks were trained on pixels read so.
-Who needs less than the whole size may say so: a JPEG is then decoded smaller.
+Who needs less than the whole size may say so: a JPEG is then decoded smaller. Who does not trust the rarer decoders may have
+them work elsewhere.
 
 Pillow's format classes are called directly rather than through `Image.open`, which warns about large images through a
 process-wide filter before their size can be seen, and takes the photographs of phones (MPO) for something else than JPEG.
@@ -17,27 +18,35 @@ import importlib
 import importlib.util
 import io
 import re
-import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from PIL import ExifTags, Image, ImageFile, features
 
-from model import jpeg
-from model.errors import ImageError, ImageTooLarge, ImageUndecodable, ImageUnsupported
+from model import frames, jpeg, metadata
+from model.containers import tiff_entries, tiff_layout
+from model.errors import ImageOverLimit, ImageTooLarge, ImageUndecodable, ImageUnsupported, ModelError
 from model.types import ImageInfo
 
+if TYPE_CHECKING:
+    import numpy as np  # imported where samples have more than eight bits: a process that only decodes starts without it
+
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
+# What browsers have decoded for strangers for decades. The decoders of the others are best kept in a process of their own.
+TRUSTED: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
 
 # Pillow decodes run-length BMP by a loop in Python, 0.1 us a pixel and 0.5 us a run, with the interpreter held.
 MAX_RLE_PIXELS = 1_000_000
 # One tile of a TIFF costs 5 us whatever its size: 50 megapixels in tiles of 16x16 have 195,000.
 MAX_TIFF_TILES = 200_000
 # Every chunk, marker or run is parsed by Python code with a few reads: 20 MB of empty ones would take 10 s, this many take 1 s.
-MAX_EXIF_SEGMENTS = 50  # one or two are usual; Pillow joins them, each time copying all before: 20,000 took 74 s
 MAX_READS = 400_000
+# Pillow takes these segments of a JPEG apart in Python: 20 MB of them took one to two seconds, of EXIF in small ones 74.
+MAX_SEGMENTS = 50  # of each kind; one or two are usual
+_SEGMENTS = {b"\xdb": "quantisation tables", b"\xed": "Photoshop data"}
 # A scan of a multi-scan JPEG visits every pixel, 1.6 ns each, however short it is: 20 MB could hold 250,000. Ten are usual.
 MAX_SCANNED_PIXELS = 2_000_000_000
 
@@ -78,13 +87,22 @@ _TRANSPOSE = {  # EXIF 2.32, tag 0x0112: how to turn what is stored into what wa
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may be: `max_pixels` of one frame, `formats` out of `FORMATS`."""
+    """What an image may be: `max_pixels` of one frame, `formats` out of `FORMATS`, `max_side` in pixels, `max_frames` in all,
+    `max_metadata_bytes` of EXIF, of an ICC profile, and of a PNG's texts, each unpacked."""
 
     max_pixels: int = 50_000_000
     formats: tuple[str, ...] = FORMATS
+    max_side: int = 65_535
+    max_frames: int = 1000
+    max_metadata_bytes: int = 4_000_000
 
 
 DEFAULT_LIMITS = ImageLimits()
+_PILLOW = re.compile(r"PIL\.")
+
+
+# (format, the encoded image) -> an upright RGB image, decoded somewhere else; raises as `decode` does.
+Apart: TypeAlias = Callable[[str, bytes], Image.Image]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +118,23 @@ class Picture:
     extent: jpeg.Extent
 
 
-def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Image.Image, ImageInfo]:
+def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, apart: Apart | None = None) -> tuple[Image.Image, ImageInfo]:
     """Decode the first frame of an encoded image to an upright RGB image, fully in memory.
 
-    Anything after the end of the picture is ignored, and so is an EXIF block that cannot be read.
+    Anything after the end of the picture is ignored, and so is an EXIF block that cannot be read. With `apart`, that decodes
+    what is not `TRUSTED`, and whatever else it raises of `ModelError` is raised here.
 
     Raises:
         ImageUndecodable: empty, not an image, damaged or cut short.
         ImageUnsupported: an image of a format that is not allowed, or that this installation cannot read.
         ImageTooLarge: more pixels than allowed; nothing was decoded.
+        ImageOverLimit: another limit; nothing was decoded.
     """
-    picture = decode_reduced(data, limits, lambda width, height: (width, height))
+    picture = decode_reduced(data, limits, lambda width, height: (width, height), apart)
     return picture.image, picture.info
 
 
-def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least) -> Picture:
+def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least, apart: Apart | None = None) -> Picture:
     """As `decode`, but a JPEG may come at a half, a quarter or an eighth of its size, rounded up.
 
     `least` gets the width and height of the upright picture and tells the least width and height it may be decoded at. The
@@ -127,10 +147,11 @@ def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least) -> Pictu
     _check_format(name, limits)
     _prepare_pillow(limits)
     try:
-        _check_pixels(_canvas(name, data), limits.max_pixels)
-        image = _open(name, data)
-        run_length = name == "BMP" and image.info.get("compression") in (1, 2)
-        _check_pixels(image.size, min(limits.max_pixels, MAX_RLE_PIXELS) if run_length else limits.max_pixels)
+        _check_file(name, data, limits)
+        if apart is not None and name not in TRUSTED:
+            return _whole(apart(name, data), name)
+        image = _open(name, data, limits)
+        _check_opened(name, image, limits)
         stored, n = image.size, 1
         if name == "JPEG":
             _check_scans(image, data)
@@ -138,14 +159,20 @@ def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least) -> Pictu
         image.load()
         orientation = _orientation(image)  # a PNG may tell it behind the pixels
         rgb = _upright(_to_rgb(image, data), orientation)
-    except ImageError:
+    except ModelError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's limit is never below ours
+        raise ImageUndecodable(f"the {name} image is larger inside than its header says") from error
     except Exception as error:  # on damaged files Pillow raises every type there is, from struct.error to MemoryError
         raise ImageUndecodable(f"the {name} image is damaged or cut short") from error
     if n == 1:
-        return Picture(rgb, ImageInfo(rgb.width, rgb.height, name), (0.0, 0.0, float(rgb.width), float(rgb.height)))
+        return _whole(rgb, name)
     width, height = jpeg.upright(stored, orientation)
     return Picture(rgb, ImageInfo(width, height, name), jpeg.extent(stored, n, orientation))
+
+
+def _whole(rgb: Image.Image, name: str) -> Picture:
+    return Picture(rgb, ImageInfo(rgb.width, rgb.height, name), (0.0, 0.0, float(rgb.width), float(rgb.height)))
 
 
 def readable(name: str) -> bool:
@@ -191,14 +218,39 @@ def _prepare_pillow(limits: ImageLimits) -> None:
     """
     if Image.MAX_IMAGE_PIXELS is not None and limits.max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    if ("ignore", None, Warning, re.compile(r"PIL\."), 0) not in warnings.filters:
-        warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
+    if ("error", None, Image.DecompressionBombWarning, _PILLOW, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", category=Warning, module=_PILLOW.pattern)
+        warnings.filterwarnings("error", category=Image.DecompressionBombWarning, module=_PILLOW.pattern)
+
+
+def _check_file(name: str, data: bytes, limits: ImageLimits) -> None:
+    """What the file alone tells, before any decoder sees it."""
+    _check_size(_canvas(name, data), limits.max_pixels, limits)
+    _check_frames(frames.count(name, data, limits.max_frames), limits)
+    metadata.check(name, data, limits.max_metadata_bytes)
+
+
+def _check_opened(name: str, image: Any, limits: ImageLimits) -> None:
+    """What Pillow tells once it has read the header."""
+    run_length = name == "BMP" and image.info.get("compression") in (1, 2)
+    _check_size(image.size, min(limits.max_pixels, MAX_RLE_PIXELS) if run_length else limits.max_pixels, limits)
+    if name in ("JPEG", "AVIF", "HEIC"):  # the others' metadata was measured in the file
+        for key, kind in (("exif", metadata.EXIF), ("icc_profile", metadata.ICC)):
+            metadata.hold(kind, len(image.info.get(key) or b""), limits.max_metadata_bytes)
+        if name != "JPEG":  # pictures side by side, beside sequences
+            _check_frames(image.n_frames, limits)
+
+
+def _check_frames(count: int, limits: ImageLimits) -> None:
+    if count > limits.max_frames:
+        text = f"the image has at least {count} frames; at most {limits.max_frames} are allowed"
+        raise ImageOverLimit(text, limits.max_frames, count)
 
 
 def _canvas(name: str, data: bytes) -> tuple[int, int]:
     """Width and height in the header, for the two formats whose Pillow class judges or allocates before it tells; else (0, 0)."""
     if name == "GIF":
-        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+        return frames.gif_canvas(data)
     if name == "WEBP" and data[12:16] == b"VP8X":  # extended: 24 bits each, minus one
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
     if name == "WEBP" and data[12:16] == b"VP8L":  # lossless: 14 bits each, minus one, behind a signature byte
@@ -209,23 +261,39 @@ def _canvas(name: str, data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _check_pixels(size: tuple[int, int], limit: int) -> None:
-    if size[0] * size[1] > limit:
-        raise ImageTooLarge(*size, limit)
+def _check_size(size: tuple[int, int], max_pixels: int, limits: ImageLimits) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise ImageTooLarge(*size, max_pixels)
+    if (side := max(size)) > limits.max_side:
+        text = f"the longer side of the image has {side} pixels; at most {limits.max_side} are allowed"
+        raise ImageOverLimit(text, limits.max_side, side)
 
 
-def _open(name: str, data: bytes) -> ImageFile.ImageFile:
-    module_name, class_name = _CLASSES[name]
-    module: Any = importlib.import_module(module_name)
-    if name == "AVIF" and not module.DEFAULT_MAX_THREADS:
-        # Else every decode starts one thread per core of the host; images, not tiles, are what a server runs side by side.
-        module.DEFAULT_MAX_THREADS = 1
+def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
+    module, kind = _class(name)
     if name == "TIFF":
         _check_tiles(data)
-    image: ImageFile.ImageFile = getattr(module, class_name)(_JpegSource(data) if name == "JPEG" else _Source(data))
+    elif name == "PNG" and limits.max_metadata_bytes > module.MAX_TEXT_CHUNK:  # for all, and upwards only: see `_prepare_pillow`
+        module.MAX_TEXT_CHUNK = limits.max_metadata_bytes
+    image: ImageFile.ImageFile = kind(_JpegSource(data) if name == "JPEG" else _Source(data))
     if name == "JPEG":
         image.decodermaxblock = len(data)  # all in one piece, not 64 KiB at a time: a little less work, and one turn of the lock
     return image
+
+
+@cache
+def _class(name: str) -> tuple[Any, Any]:
+    """(Pillow's module for a format, its class of image files)."""
+    module: Any = importlib.import_module(_CLASSES[name][0])
+    kind = getattr(module, _CLASSES[name][1])
+    # Else every decode starts one thread per core of the host; images, not tiles, are what a server runs side by side.
+    if name == "AVIF" and not module.DEFAULT_MAX_THREADS:
+        module.DEFAULT_MAX_THREADS = 1
+    elif name == "HEIC":
+        module.options.DECODE_THREADS = 1
+    elif name == "JPEG":  # it would take the EXIF block apart, to learn the resolution
+        kind = type(kind.__name__, (kind,), {"getexif": lambda image: Image.Exif()})
+    return module, kind
 
 
 class _Source(io.BytesIO):
@@ -241,26 +309,27 @@ class _Source(io.BytesIO):
 
 
 class _JpegSource(_Source):
-    """The same, on guard against EXIF data cut into countless segments; each arrives by a read of its own."""
+    """The same, on guard against countless segments of kinds that are costly to read; each arrives by a read of its own."""
 
-    exif_segments = 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._marker = b""
+        self._counts: dict[str, int] = {}
 
     def read(self, size: int | None = -1, /) -> bytes:
         piece = super().read(size)
-        self.exif_segments += piece.startswith(b"Exif\0\0")
-        if self.exif_segments > MAX_EXIF_SEGMENTS:
-            raise ImageUndecodable("the JPEG image is damaged: it repeats its EXIF data")
+        if size == 1:
+            self._marker = piece  # the last byte that was asked for by itself; the length and the segment follow
+        elif size != 2 and (kind := "EXIF data" if piece.startswith(b"Exif\0\0") else _SEGMENTS.get(self._marker)):
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            if self._counts[kind] > MAX_SEGMENTS:
+                raise ImageUndecodable(f"the JPEG image is damaged: it repeats its {kind} more than {MAX_SEGMENTS} times")
         return piece
 
 
 def _check_tiles(data: bytes) -> None:
     """Count the strips or tiles in the first directory of a TIFF, before Pillow makes an object for each."""
-    order, big = "<" if data[:1] == b"I" else ">", 43 in data[2:4]  # 43: BigTIFF, with 64-bit counts and offsets
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-    at, width, layout = (at + 8, 20, "HHQ") if big else (at + 2, 12, "HHI")
-    for i in range(min(entries, 65_535)):
-        tag, _, count = struct.unpack_from(order + layout, data, at + i * width)
+    for tag, _, count in tiff_entries(data, tiff_layout(data)):
         if tag in (273, 279, 324, 325) and count > MAX_TIFF_TILES:  # offsets and byte counts of strips, and of tiles
             raise ImageUndecodable(f"the TIFF image has {count} strips or tiles; at most {MAX_TIFF_TILES} are read")
 
@@ -279,7 +348,12 @@ def _check_scans(image: Any, data: bytes) -> None:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if image.format not in TRUSTED:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = image.info.get("exif")
+        if exif is None and (text := image.info.get("Raw profile type exif")):  # as ImageMagick writes it into a PNG
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+        return metadata.orientation(exif or b"", image.info.get("xmp") or b"")
     except Exception:  # noqa: BLE001 - the picture is good; what a broken EXIF block raises depends on where it is broken
         return 1
 
@@ -308,6 +382,8 @@ def _rescale_colour_key(image: Image.Image, depth: int) -> None:
     key = image.info.get("transparency")
     if image.mode not in ("L", "RGB") or key is None:
         return
+    import numpy as np
+
     samples = [v >> 8 if depth == 16 else (v & 255) * 255 // ((1 << depth) - 1) for v in np.atleast_1d(key).tolist()]
     image.info["transparency"] = tuple(samples) if image.mode == "RGB" else samples[0]
 
@@ -319,6 +395,8 @@ def _eight_bits(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     stored as gray, gray with alpha or RGB. 32-bit integers and floats declare no white: taken is the first of 1 (floats),
     255 and 65535 that no sample exceeds; failing that, or below zero, the range found is stretched to 0..255.
     """
+    import numpy as np
+
     samples = np.asarray(image)
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]  # 12 in some TIFFs, unscaled

@@ -20,6 +20,7 @@ from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
 from model.golden import LIMITS, golden_of, verify
+from model.guard import Guard
 from model.image import ImageLimits, decode, decode_reduced
 from model.postprocess import top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
@@ -39,6 +40,11 @@ class LoadRequest(Wish):
     labels_file: Path | None = None
     preprocess: str = "fast"
     max_pixels: int = 50_000_000
+    max_side: int = 65_535
+    max_frames: int = 1000
+    max_metadata_bytes: int = 4_000_000
+    decode_s: float = 5.0
+    decode_memory_bytes: int = 1_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +78,14 @@ class LoadedModel:
     Every method may be called from several threads at once.
     """
 
-    def __init__(self, info: ModelInfo, engine: Engine, limits: ImageLimits, *, exact: bool = False) -> None:
+    def __init__(
+        self, info: ModelInfo, engine: Engine, limits: ImageLimits, *, guard: Guard | None = None, exact: bool = False
+    ) -> None:
         self.info = info
         self.preprocess_sentence = describe(info.preprocess, exact=exact)
         self._engine = engine
         self._limits = limits
+        self._guard = guard or Guard(limits)
         self._busy = Busy()
         self._exact = exact
 
@@ -85,13 +94,14 @@ class LoadedModel:
 
         Raises:
             ImageError: the bytes are no usable image.
+            DecoderUnavailable: an image of a format that is decoded in a process of its own, and there is none.
         """
         spec = self.info.preprocess
         with self._busy:
             if self._exact:
-                image, what = decode(data, self._limits)
+                image, what = decode(data, self._limits, self._guard.decode)
                 return Item(pixels(image, spec), what)
-            picture = decode_reduced(data, self._limits, partial(least_size, spec=spec))
+            picture = decode_reduced(data, self._limits, partial(least_size, spec=spec), self._guard.decode)
             what = picture.info
             return Item(quick_pixels(picture.image, spec, (what.width, what.height), picture.extent), what)
 
@@ -119,6 +129,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Give the memory back."""
+        self._guard.close()
         self._engine.close()
 
 
@@ -148,8 +159,14 @@ def load(request: LoadRequest) -> LoadedModel:
     except BaseException:
         selected.engine.close()
         raise
-    limits = ImageLimits(max_pixels=request.max_pixels)
-    return LoadedModel(info, selected.engine, limits, exact=exact)
+    limits = ImageLimits(
+        max_pixels=request.max_pixels,
+        max_side=request.max_side,
+        max_frames=request.max_frames,
+        max_metadata_bytes=request.max_metadata_bytes,
+    )
+    guard = Guard(limits, seconds=request.decode_s, memory_bytes=request.decode_memory_bytes)
+    return LoadedModel(info, selected.engine, limits, guard=guard, exact=exact)
 
 
 def _info(checkpoint: Checkpoint, selected: Selected, started: float) -> ModelInfo:

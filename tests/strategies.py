@@ -1,12 +1,13 @@
-"""Hypothesis strategies: small images of every mode and format, damaged files, arbitrary bytes, preprocessing specs."""
+"""Hypothesis strategies: images of every mode, format and shape, their metadata, damaged files, bytes, preprocessing specs."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.preprocess import CROP_MODES, INTERPOLATIONS
 from model.types import PreprocessSpec
@@ -22,6 +23,12 @@ MODES: dict[str, tuple[str, ...]] = {
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"),
     "AVIF": ("L", "RGB", "RGBA"),
 }
+
+
+# The longest side that each format's encoder here takes at once and its decoder gives back.
+SIDES: dict[str, int] = {
+    "JPEG": 65_500, "PNG": 65_535, "WEBP": 16_383, "GIF": 65_535, "BMP": 65_535, "TIFF": 65_535, "AVIF": 2_000, "HEIC": 2_000,
+}  # fmt: skip
 
 
 @cache
@@ -54,9 +61,42 @@ def encoded_images(draw: st.DrawFn) -> tuple[str, Image.Image, bytes]:
 
 
 @st.composite
-def damaged_images(draw: st.DrawFn) -> bytes:
-    """A good file of some format, then cut off, or with bytes overwritten, removed or doubled."""
-    data = bytearray(sample(draw(st.sampled_from(sorted(SAMPLES)))))
+def extreme_images(draw: st.DrawFn) -> tuple[str, tuple[int, int], bytes]:
+    """(format, size, bytes) of pictures of one pixel, of one row or column up to the longest there is, and in between."""
+    name = draw(st.sampled_from(sorted(SIDES)))
+    long = draw(st.sampled_from((1, 2, 255, SIDES[name] - 1, SIDES[name])) | st.integers(1, SIDES[name]))
+    short = draw(st.sampled_from((1, 2, 3)))
+    size = draw(st.sampled_from(((long, short), (short, long))))
+    return name, size, _plain(name, size)
+
+
+@lru_cache(maxsize=64)
+def _plain(name: str, size: tuple[int, int]) -> bytes:
+    return SAMPLES[name](Image.new("RGB", size, (90, 120, 200)))
+
+
+@st.composite
+def dressed_images(draw: st.DrawFn) -> tuple[str, int, bytes]:
+    """(format, EXIF orientation, bytes): a picture of 48 x 32 once it is upright, among other metadata, in order or not."""
+    name = draw(st.sampled_from(("JPEG", "PNG", "WEBP", "TIFF", "AVIF")))
+    orientation = draw(st.integers(1, 8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for tag in draw(st.lists(st.sampled_from((0x010E, 0x010F, 0x0131, 0x013B, 0x8298)), unique=True)):
+        exif[tag] = draw(st.text(st.characters(max_codepoint=126), max_size=40))
+    if draw(st.booleans()):
+        exif.get_ifd(ExifTags.IFD.Exif)[0x9286] = draw(st.binary(max_size=40))  # a comment by the user
+    options: dict[str, Any] = {"icc_profile": draw(st.binary(min_size=1, max_size=400))} if draw(st.booleans()) else {}
+    if name != "TIFF" and draw(st.booleans()):
+        options["xmp"] = draw(st.binary(max_size=100))
+    size = (32, 48) if orientation > 4 else (48, 32)
+    return name, orientation, encode(Image.new("RGB", size, (90, 120, 200)), name, exif=exif, **options)
+
+
+@st.composite
+def damaged_images(draw: st.DrawFn, names: tuple[str, ...] = tuple(sorted(SAMPLES))) -> bytes:
+    """A good file of one of the formats, then cut off, or with bytes overwritten, removed or doubled."""
+    data = bytearray(sample(draw(st.sampled_from(names))))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
         match draw(st.sampled_from(("cut", "overwrite", "remove", "double"))):

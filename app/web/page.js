@@ -9,6 +9,8 @@ const PLAIN = {
   "image-undecodable": "This file is not an image that can be read. It may be damaged, or no image at all.",
   "image-unsupported": "This image format is not supported. JPEG, PNG, WebP and GIF are.",
   "image-too-large": "This image has too many pixels. A smaller copy of it will do just as well.",
+  "image-over-limit": "This image is too large or too complicated. A smaller copy of it will do just as well.",
+  "decoder-unavailable": "The service cannot read this kind of image at the moment. Please try again shortly.",
   "image-unusable": "This image cannot be used. Please try another one.",
   "malformed-request": "The file is empty or did not arrive whole.",
   "body-too-large": "This file is too large. A smaller copy of the image will do just as well.",

@@ -88,7 +88,8 @@ def test_the_model_is_loaded_as_the_settings_say(monkeypatch: pytest.MonkeyPatch
     given: dict[str, Any] = {
         "checkpoint": "a.safetensors", "variant": "skresnet18", "labels_file": tmp_path, "cache_dir": tmp_path, "device": "cpu",
         "precision": "float32", "threads": 3, "max_pixels": 99, "engine": "openvino", "streams": 2, "batch_size": 4,
-        "preprocess": "exact",
+        "preprocess": "exact", "max_side": 77, "max_frames": 5, "max_metadata_bytes": 70_000, "decode_s": 1.5,
+        "decode_memory_bytes": 300_000_000,
     }  # fmt: skip
     seen: list[manager.LoadRequest] = []
     monkeypatch.setattr(manager, "load", seen.append)
