@@ -97,16 +97,17 @@ def open_lane(
     max_items: int,
     admitted: Callable[[int], None],
     stuck_s: float,
+    decoder_s: float,
 ) -> Lane:
     """A lane that runs the model as its engine likes it: so many calls side by side, of at most so many images.
 
     `admitted` is told by how many images the number of those admitted and not yet answered changes. A call that takes longer than
-    `stuck_s` seconds is trouble.
+    `stuck_s` seconds is trouble; of the decoder, longer by `decoder_s`.
     """
     info = model.info
     streams = int(info.streams.value)
     engine_pool = pool(streams, "engine")
-    watchdog = Watchdog(lambda: scheduler.oldest, stuck_s=stuck_s)
+    watchdog = Watchdog(lambda: scheduler.oldest, limits={"engine": stuck_s, "decoder": stuck_s + decoder_s})
     scheduler: Scheduler[Any, Any] = Scheduler(
         model.run,
         Pools(decode_pool, decode_threads, engine_pool),

@@ -29,6 +29,7 @@ logger = logging.getLogger("sknet.service")
 LOADING = ("the model is being loaded",)
 UNLOADED = ("the model was unloaded",)
 DRAINING = ("the service is shutting down",)
+DECODER_START_S = 60.0  # more than decoding waits for a process to begin, and by the clock it takes twice its processor time
 AT_ONCE = 2  # one that loads, and one more that waits for it: each that waits is a client on a connection
 
 
@@ -153,6 +154,7 @@ class Lanes:
             max_items=self._settings.max_queue,
             admitted=self._metrics.queue_changed,
             stuck_s=self._settings.stuck_s,
+            decoder_s=DECODER_START_S + 2 * self._settings.decode_s,  # a process of its own ends such images by then
         )
         self._metrics.observe_model(self._settings.model_name, model.info)
         self._metrics.loads.labels("loaded").inc()

@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     deadline_s: float = Field(10.0, gt=0, le=3600, description="Seconds a request may take, its upload included.")
 
     stuck_s: float = Field(
-        8.0, gt=0, le=3600, description="Seconds after which a call of the engine counts as stuck and the model is loaded anew."
+        8.0, gt=0, le=3600, description="Seconds after which a call of the engine counts as stuck, and the model is loaded anew."
     )
 
     # what it says

@@ -34,17 +34,21 @@ class Watchdog:
 
     Args:
         oldest: when the oldest call of each kind began, on the clock.
-        stuck_s: how long a call may take.
+        limits: seconds that a call of each kind may take.
         clock: seconds that only ever grow.
     """
 
     def __init__(
-        self, oldest: Callable[[], Mapping[Part, float]], *, stuck_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        oldest: Callable[[], Mapping[Part, float]],
+        *,
+        limits: Mapping[Part, float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._oldest = oldest
-        self._stuck_s = stuck_s
+        self._limits = limits
         self._clock = clock
-        self._every_s = min(1.0, stuck_s / LOOKS)
+        self._every_s = min(1.0, min(limits.values()) / LOOKS)
         self._awake_since = self._looked = clock()
         self._failures = 0
         self._failing = asyncio.Event()
@@ -74,7 +78,7 @@ class Watchdog:
             # This process itself did not run (stopped, or a machine that slept): its calls had no more time than it had.
             self._awake_since = now
         self._looked = now
-        for what, began in self._oldest().items():
-            if now - max(began, self._awake_since) > self._stuck_s:
-                return Trouble(_STUCK[what], f"a call of the {what} has not come back for {self._stuck_s:g} s")
+        for part, began in self._oldest().items():
+            if now - max(began, self._awake_since) > self._limits[part]:
+                return Trouble(_STUCK[part], f"a call of the {part} has not come back for {self._limits[part]:g} s")
         return None

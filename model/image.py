@@ -16,23 +16,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import io
 import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import ExifTags, Image, ImageFile, features
 
 from model import frames, jpeg, metadata
 from model.containers import tiff_entries, tiff_layout
 from model.errors import ImageOverLimit, ImageTooLarge, ImageUndecodable, ImageUnsupported, ModelError
+from model.rgb import to_rgb, upright
+from model.source import JpegSource, Source
 from model.types import ImageInfo
-
-if TYPE_CHECKING:
-    import numpy as np  # imported where samples have more than eight bits: a process that only decodes starts without it
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 # What browsers have decoded for strangers for decades. The decoders of the others are best kept in a process of their own.
@@ -42,11 +40,6 @@ TRUSTED: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
 MAX_RLE_PIXELS = 1_000_000
 # One tile of a TIFF costs 5 us whatever its size: 50 megapixels in tiles of 16x16 have 195,000.
 MAX_TIFF_TILES = 200_000
-# Every chunk, marker or run is parsed by Python code with a few reads: 20 MB of empty ones would take 10 s, this many take 1 s.
-MAX_READS = 400_000
-# Pillow takes these segments of a JPEG apart in Python: 20 MB of them took one to two seconds, of EXIF in small ones 74.
-MAX_SEGMENTS = 50  # of each kind; one or two are usual
-_SEGMENTS = {b"\xdb": "quantisation tables", b"\xed": "Photoshop data"}
 # A scan of a multi-scan JPEG visits every pixel, 1.6 ns each, however short it is: 20 MB could hold 250,000. Ten are usual.
 MAX_SCANNED_PIXELS = 2_000_000_000
 
@@ -73,16 +66,6 @@ _MAGIC = re.compile(
 )
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
-
-_TRANSPOSE = {  # EXIF 2.32, tag 0x0112: how to turn what is stored into what was seen
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +141,7 @@ def decode_reduced(data: bytes, limits: ImageLimits, least: jpeg.Least, apart: A
             n = jpeg.reduce(image, data, _orientation(image), least)
         image.load()
         orientation = _orientation(image)  # a PNG may tell it behind the pixels
-        rgb = _upright(_to_rgb(image, data), orientation)
+        rgb = upright(to_rgb(image, data), orientation)
     except ModelError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's limit is never below ours
@@ -275,7 +258,7 @@ def _open(name: str, data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
         _check_tiles(data)
     elif name == "PNG" and limits.max_metadata_bytes > module.MAX_TEXT_CHUNK:  # for all, and upwards only: see `_prepare_pillow`
         module.MAX_TEXT_CHUNK = limits.max_metadata_bytes
-    image: ImageFile.ImageFile = kind(_JpegSource(data) if name == "JPEG" else _Source(data))
+    image: ImageFile.ImageFile = kind(JpegSource(data) if name == "JPEG" else Source(data))
     if name == "JPEG":
         image.decodermaxblock = len(data)  # all in one piece, not 64 KiB at a time: a little less work, and one turn of the lock
     return image
@@ -294,37 +277,6 @@ def _class(name: str) -> tuple[Any, Any]:
     elif name == "JPEG":  # it would take the EXIF block apart, to learn the resolution
         kind = type(kind.__name__, (kind,), {"getexif": lambda image: Image.Exif()})
     return module, kind
-
-
-class _Source(io.BytesIO):
-    """The encoded bytes, readable only so many times."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > MAX_READS:
-            raise ImageUndecodable(f"the image is cut into too many small pieces; at most {MAX_READS} are read")
-        return super().read(size)
-
-
-class _JpegSource(_Source):
-    """The same, on guard against countless segments of kinds that are costly to read; each arrives by a read of its own."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._marker = b""
-        self._counts: dict[str, int] = {}
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        piece = super().read(size)
-        if size == 1:
-            self._marker = piece  # the last byte that was asked for by itself; the length and the segment follow
-        elif size != 2 and (kind := "EXIF data" if piece.startswith(b"Exif\0\0") else _SEGMENTS.get(self._marker)):
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            if self._counts[kind] > MAX_SEGMENTS:
-                raise ImageUndecodable(f"the JPEG image is damaged: it repeats its {kind} more than {MAX_SEGMENTS} times")
-        return piece
 
 
 def _check_tiles(data: bytes) -> None:
@@ -356,60 +308,3 @@ def _orientation(image: Image.Image) -> int:
         return metadata.orientation(exif or b"", image.info.get("xmp") or b"")
     except Exception:  # noqa: BLE001 - the picture is good; what a broken EXIF block raises depends on where it is broken
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    # As ImageOps.exif_transpose, without rewriting the EXIF block, which fails on blocks that could be read.
-    method = _TRANSPOSE.get(orientation)
-    return image if method is None else image.transpose(method)
-
-
-def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    if image.format == "PNG":
-        _rescale_colour_key(image, depth=data[24])
-    rgba = image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(rgba, mask=rgba)
-    return white
-
-
-def _rescale_colour_key(image: Image.Image, depth: int) -> None:
-    """Bring a PNG's transparent colour from the file's sample depth to the eight bits of the pixels; Pillow leaves it."""
-    key = image.info.get("transparency")
-    if image.mode not in ("L", "RGB") or key is None:
-        return
-    import numpy as np
-
-    samples = [v >> 8 if depth == 16 else (v & 255) * 255 // ((1 << depth) - 1) for v in np.atleast_1d(key).tolist()]
-    image.info["transparency"] = tuple(samples) if image.mode == "RGB" else samples[0]
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Gray samples of more than eight bits -> (H, W) uint8, white where a PNG's transparent gray is.
-
-    16 bits lose their low byte, as Pillow does with every other 16-bit mode: a picture gives the same pixels whether it is
-    stored as gray, gray with alpha or RGB. 32-bit integers and floats declare no white: taken is the first of 1 (floats),
-    255 and 65535 that no sample exceeds; failing that, or below zero, the range found is stretched to 0..255.
-    """
-    import numpy as np
-
-    samples = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0]  # 12 in some TIFFs, unscaled
-        gray = (samples >> (bits - 8)).astype(np.uint8)
-        key = image.info.get("transparency")
-        return gray if key is None else np.where(samples == key, np.uint8(255), gray)
-    samples = np.nan_to_num(samples.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(samples.min()), float(samples.max())
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    white = next((w for w in whites if low >= 0 and high <= w), None)
-    if white:
-        black, span = 0.0, white
-    else:  # halved, as 32 bits may be too few for the span from end to end; and what is nearer than this is one colour
-        samples *= 0.5
-        black, span = low / 2, max(high - low, 1e-30) / 2
-    return np.asarray(np.clip((samples - black) * (255.0 / span) + 0.5, 0, 255), dtype=np.uint8)

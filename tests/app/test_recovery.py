@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from app import lanes
 from app import recovery as module
 from app.classifier import Classifier
 from app.context import Deadline
@@ -36,7 +37,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        settings = Settings(stuck_s=STUCK_S)
+        settings = Settings(stuck_s=STUCK_S, decode_s=0.1)
         self.classifier = Classifier(settings, self.metrics, decode_threads=1)
         self.recovery = Recovery(self.classifier.lanes, self.metrics, self.load, self.hopeless.append)
 
@@ -72,6 +73,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delays between loads that a test has the time for."""
     monkeypatch.setattr(module, "FIRST_DELAY_S", 0.02)
     monkeypatch.setattr(module, "LONGEST_DELAY_S", 0.05)
+    monkeypatch.setattr(lanes, "DECODER_START_S", 0.0)
 
 
 @pytest.fixture

@@ -35,6 +35,12 @@ def jpeg(width: int = 64, height: int = 48) -> bytes:
     return out.getvalue()
 
 
+def gif_frames(count: int) -> bytes:
+    """A GIF of one pixel in many frames."""
+    frame = b",\0\0\0\0\1\0\1\0\0\2\2L\1\0"
+    return b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff" + frame * count + b";"
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that announces any size, with a few bytes of pixels."""
 
@@ -133,6 +139,8 @@ CASES = (
     Case(
         "60-megapixel PNG", 422, "image-too-large", _file(png_header(10_000, 6_000)), {"limit": 50_000_000, "value": 60_000_000}
     ),
+    Case("PNG of 70,000 x 1", 422, "image-over-limit", _file(png_header(70_000, 1)), {"limit": 65_535, "value": 70_000}),
+    Case("GIF of 1,001 frames", 422, "image-over-limit", _file(gif_frames(1001)), {"limit": 1000, "value": 1001}),
     Case("PNG without pixels", 422, "image-undecodable", _file(png_header(100, 100))),
     Case(
         "SVG, a format not served",

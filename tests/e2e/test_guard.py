@@ -93,11 +93,9 @@ def test_a_picture_beyond_the_memory_costs_one_image(guarded: Server) -> None:
         good(client)
 
 
-def test_the_end_of_the_service_is_the_end_of_its_processes() -> None:
-    with serve() as server:
-        with server.client() as client:
-            assert upload(client, sample("BMP")).status_code == 200
-        (pid,) = decoders(server)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
-        assert not Path(f"/proc/{pid}").exists()
+def test_the_end_of_the_service_is_the_end_of_its_processes(guarded: Server) -> None:
+    with guarded.client() as client:
+        assert upload(client, sample("BMP")).status_code == 200
+    (pid,) = decoders(guarded)
+    assert guarded.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()

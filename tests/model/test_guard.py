@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model import child
 from model import guard as guard_module
 from model.errors import DecoderUnavailable, ImageError, ImageOverLimit, ImageTooLarge, ImageUndecodable
 from model.guard import Guard
@@ -187,7 +188,7 @@ def test_without_a_process_the_image_may_be_sent_again(
     program: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard_module, "START_S", 5.0 if program == programs.DEAF else 1.0)
-    monkeypatch.setattr(guard_module, "HAND_OVER_S", 0.1)
+    monkeypatch.setattr(child, "HAND_OVER_S", 0.1)
     guard = Guard(DEFAULT_LIMITS, program=program)
     with pytest.raises(DecoderUnavailable, match=says) as raised:
         guard.decode("GIF", bytes(3_000_000))  # more than a pipe holds
@@ -246,7 +247,7 @@ def test_the_end_frees_whoever_waits() -> None:
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert within(lambda: any(helper.images for helper in tuple(guard._alive)))
+    assert within(lambda: any(each.images for each in tuple(guard._alive)))
     (pid,) = guard.processes()
     guard.close()
     for thread in threads:

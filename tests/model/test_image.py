@@ -420,7 +420,7 @@ def test_a_tiff_of_countless_tiles_is_refused(big: bool, monkeypatch: pytest.Mon
 )
 def test_a_file_of_countless_pieces_is_refused(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     decode(data)
-    monkeypatch.setattr("model.image.MAX_READS", 1_000)
+    monkeypatch.setattr("model.source.MAX_READS", 1_000)
     with pytest.raises(ImageUndecodable, match="too many small pieces; at most 1000 are read"):
         decode(data)
 

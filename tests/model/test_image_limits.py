@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from model import containers, image
+from model import containers, image, source
 from model.errors import ImageOverLimit, ImageTooLarge, ImageUndecodable
 from model.image import FORMATS, ImageLimits, decode
 from tests import images as make
@@ -61,7 +61,7 @@ def jpeg(**options: object) -> bytes:
     return make.encode(make.photograph(size=(200, 150)), "JPEG", **options)
 
 
-class Counted(image._JpegSource):
+class Counted(source.JpegSource):
     """Remembers how often it was read."""
 
     made: list[Counted] = []  # noqa: RUF012 - emptied by the test
@@ -73,7 +73,7 @@ class Counted(image._JpegSource):
 
 def test_restart_markers_cost_no_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart marker behind every block: Pillow hands the scan over whole, and the decoder passes over them."""
-    monkeypatch.setattr(image, "_JpegSource", Counted)
+    monkeypatch.setattr(image, "JpegSource", Counted)
     Counted.made.clear()
     plain, marked = decode(jpeg())[0], decode(jpeg(restart_marker_blocks=1))[0]
     assert marked.tobytes() == plain.tobytes()
@@ -95,7 +95,7 @@ def test_rubbish_between_markers_is_bounded_by_what_it_may_read(monkeypatch: pyt
     """Between two markers any byte is passed over, one by one."""
     data = jpeg()
     decode(data[:20] + bytes(500) + data[20:])
-    monkeypatch.setattr(image, "MAX_READS", 400)
+    monkeypatch.setattr(source, "MAX_READS", 400)
     with pytest.raises(ImageUndecodable, match="too many small pieces; at most 400 are read"):
         decode(data[:20] + bytes(500) + data[20:])
 
