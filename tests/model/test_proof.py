@@ -71,6 +71,6 @@ def test_the_speed_counts_images_of_every_stream() -> None:
 def test_a_network_that_sees_nothing_is_told() -> None:
     rows = np.zeros((proof.COUNT, 3), np.float32)
     assert not proof.differs(rows)
-    assert not proof.differs(rows + np.float32([1, 2, 3]))  # the classes may differ: the images do not
+    assert not proof.differs(rows + np.array([1, 2, 3], np.float32))  # the classes may differ: the images do not
     rows[2, 1] = 1e-6
     assert proof.differs(rows)
