@@ -177,7 +177,7 @@ async def test_a_load_takes_longer_than_the_deadline_of_images() -> None:
 
 async def test_a_client_that_leaves_does_not_stop_the_load() -> None:
     loads = Loads()
-    app = create_app(Settings(), load=loads)
+    app = create_app(Settings(open_admin=True), load=loads)
     async with app.router.lifespan_context(app), client_of(app) as client:
         loads.gate, leave = threading.Event(), asyncio.Event()
         scope = http_scope(path=LOAD, headers={"Content-Type": "application/json"})
