@@ -38,13 +38,9 @@ def needed(method: str, path: str) -> str | None:
     return PREDICT
 
 
-def gate_of(keys: Keys | None, rates: Rates | None, *, open_admin: bool) -> Gate | None:
-    """What is to be asked for each request; None where everything is open to everybody."""
-    if keys is not None:
-        return _Keyed(keys, rates)
-    if rates is not None or not open_admin:
-        return _Keyless(rates, open_admin=open_admin)
-    return None
+def gate_of(keys: Keys | None, rates: Rates | None, *, open_admin: bool) -> Gate:
+    """What is to be asked for each request."""
+    return _Keyless(rates, open_admin=open_admin) if keys is None else _Keyed(keys, rates)
 
 
 class _Keyless:
@@ -64,6 +60,8 @@ class _Keyless:
             return ScopeForbidden(
                 "admin calls are closed: the service has no keys (SKNET_API_KEYS_FILE), and SKNET_OPEN_ADMIN is off", ADMIN
             )
+        if need == ADMIN and _from_a_foreign_page(scope):
+            return ScopeForbidden("pages of other origins make no admin calls without a key", ADMIN)
         return None
 
 
@@ -117,6 +115,13 @@ def _presented(scope: Scope) -> set[bytes]:
         elif name == b"authorization" and value[:7].lower() == b"bearer ":  # other schemes are a proxy's business
             found.add(value[7:].strip())
     return found
+
+
+def _from_a_foreign_page(scope: Scope) -> bool:
+    """Whether a browser sends this for a page from elsewhere, whose reader may know nothing of it (RFC 6454, section 7)."""
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()
 
 
 def _route_path(scope: Scope) -> str:

@@ -257,8 +257,20 @@ async def test_keys_close_admin_calls_whatever_the_settings_open() -> None:
         problem(await service.client.post("/models/default/load", headers=bearer(WEB)), 403, "scope-forbidden")
 
 
-def test_nothing_is_asked_where_nothing_is_closed() -> None:
-    assert gate_of(None, None, open_admin=True) is None
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({}, False),  # no browser
+        ({"Origin": "http://sknet.test"}, False), ({"Origin": "HTTP://SKNET.TEST"}, False),
+        ({"Origin": "http://evil.test"}, True), ({"Origin": "null"}, True), ({"Origin": ""}, True),
+        ({"Origin": "http://sknet.test.evil.test"}, True), ({"Origin": "http://sknet.test:81"}, True),
+    ],
+)  # fmt: skip
+def test_a_page_from_elsewhere_makes_no_admin_calls_for_its_reader(headers: dict[str, str], refused: bool) -> None:
+    gate = gate_of(None, None, open_admin=True)
+    for path, count in (("/models/default/unload", refused), ("/classify", False)):
+        scope = http_scope("POST", path, headers={"Host": "sknet.test", **headers})
+        assert isinstance(gate(scope), ScopeForbidden) is count
 
 
 # before the body, and with its courtesy
