@@ -60,7 +60,7 @@ def serve(**flags: Any) -> None:
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    from app.logs import configure
+    from app.logs import configure, flush
 
     configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
@@ -74,6 +74,7 @@ def serve(**flags: Any) -> None:
 
         failure = serve_here(settings)
     if failure is not None:
+        flush()
         raise click.ClickException(failure)
 
 

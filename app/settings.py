@@ -37,7 +37,10 @@ class Settings(BaseSettings):
     )
     drain_s: int = Field(20, ge=0, le=3600, description="Seconds that accepted requests have to finish after SIGTERM.")
     max_connections: int = Field(
-        0, ge=0, le=1_000_000, description="Most open connections of a process; 0: 10,000, or what the limit on open files leaves."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Most open connections of a process; 0: 10,000, or what the limit on open files leaves.",
     )
     max_header_bytes: int = Field(
         65_536, ge=1024, le=16_777_216, description="Most bytes of a request line with its headers, and of trailers."
