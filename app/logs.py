@@ -160,3 +160,9 @@ def configure(kind: Literal["auto", "json", "console"], level: str, *, worker: i
     root.setLevel(logging.WARNING)  # libraries have their say when something is wrong
     for ours in ("sknet", "uvicorn"):
         logging.getLogger(ours).setLevel(level.upper())
+
+
+def flush() -> None:
+    """Wait until what was logged so far is written, so that what comes past the log comes behind it."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()

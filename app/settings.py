@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1_000_000,
-        description="Most open connections of a process; 0: 10,000, or what open files leave.",
+        description="Most open connections of a process; 0: 10,000, or what the limit on open files leaves.",
     )
     max_header_bytes: int = Field(
         65_536, ge=1024, le=16_777_216, description="Most bytes of a request line with its headers, and of trailers."

@@ -63,7 +63,8 @@ def words(good: list[Good]) -> str:
     """What good clients saw."""
     answered = sum(len(each.answered_at) for each in good)
     failed = [fault for each in good for fault in each.faults]
-    kinds = ", ".join(sorted({found[0] for fault in failed if (found := re.search(r"\b[A-Z]\w+Error|HTTP/1.1 \d+", fault))}))
+    shown = (re.search(r"\b[A-Z]\w+Error|HTTP/1.1 \d+", fault) for fault in failed)
+    kinds = ", ".join(sorted({found[0] if found else "closed without an answer" for found in shown}))
     slowest = max((each.quantile(1) for each in good if each.seconds), default=0.0)
     return f"{answered} answered, {len(failed)} failed{f' ({kinds})' if kinds else ''}, slowest {slowest:.2f} s"
 
@@ -309,7 +310,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder for the result, such as benchmarks/results")
     args = parser.parse_args()
     rows = []
-    for fault in FAULTS:
+    # Made of the parts of this file, so it can be imported only when that is whole.
+    from benchmarks.soak.engine_faults import ENGINE_FAULTS
+
+    for fault in [*FAULTS, *ENGINE_FAULTS]:
         if args.only in fault.__name__:
             rows.append(fault())
             print(rows[-1], flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from pathlib import Path
@@ -43,5 +44,12 @@ def trace(network: SKNet, size: tuple[int, int]) -> Any:
 
 
 def save(model: Any, xml: Path) -> None:
-    """Write a graph as `xml` and the weights beside it, in the precision they have."""
-    openvino().save_model(model, xml, compress_to_fp16=False)
+    """Write a graph as `xml` and the weights beside it, in the precision they have.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written.
+    """
+    try:
+        openvino().save_model(model, xml, compress_to_fp16=False)
+    except RuntimeError as error:  # of its output stream, which does not tell why
+        raise OSError(errno.EIO, "the disk is full or the folder cannot be written") from error

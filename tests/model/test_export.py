@@ -16,6 +16,7 @@ from model import export
 from model.checkpoint import Checkpoint, resolve
 from model.complexity import count_parameters
 from model.engines import proof, runtime
+from model.engines.runtime import openvino
 from model.errors import CheckpointCorrupt, GraphError
 from tests.model.small import tiny, write
 
@@ -73,6 +74,16 @@ def test_what_the_helper_answers(tmp_path: Path) -> None:
     unlike = answer(resolve(str(write(tmp_path, state, preprocess=SPEC))), tmp_path / "graphs")
     assert unlike["error"] == "CheckpointMismatch"
     assert "fc.bias" in unlike["text"]
+
+
+def test_a_disk_that_fills_while_the_graph_is_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")  # all that the library says
+
+    monkeypatch.setattr(openvino(), "save_model", full)
+    answer = export._answer(export._to_json(resolve(str(write(tmp_path, preprocess=SPEC)))), tmp_path / "graphs")
+    assert answer["text"].endswith("graphs: the disk is full or the folder cannot be written")
+    assert list((tmp_path / "graphs").iterdir()) == []
 
 
 def helper(monkeypatch: pytest.MonkeyPatch, program: str) -> list[subprocess.Popen[str]]:
