@@ -217,6 +217,7 @@ def good_client(server: Server, every_s: float = 0.02, fresh: int = 5) -> Iterat
                         good.answered_at.append(time.monotonic())
                     else:
                         good.faults.append(repr(answer[:300]))
+                    if b"\r\nconnection: close\r\n" in answer or statuses(answer) != (200,):
                         connection = None
                 except OSError as error:
                     good.faults.append(repr(error))
