@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 
 logger = logging.getLogger("sknet.service")
 
@@ -13,20 +14,26 @@ EACH = 2  # a connection, and the file, or the socket to where its image lies, t
 MOST_CONNECTIONS = 10_000  # where nobody chose: an idle one takes some 8 kB
 
 
-def raise_limit() -> int:
-    """Raise this process's limit on open files as far as it may and makes sense. The limit there is then."""
+def raise_limit() -> None:
+    """Raise this process's limit on open files as far as it may and makes sense."""
     if sys.platform == "win32":
-        return MOST_FILES
+        return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
+        with suppress(OSError, ValueError):  # a sandbox forbids it: the limit stays as it was
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # a sandbox forbids it: the limit stays as it was
-            return soft
-        return wanted
+
+
+def limit() -> int:
+    """How many files this process may have open."""
+    if sys.platform == "win32":
+        return MOST_FILES
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MOST_FILES if soft == resource.RLIM_INFINITY else soft
 
 

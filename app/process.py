@@ -93,14 +93,14 @@ class Worker(Server):
 def serve(settings: Settings, order: Order | None = None) -> str | None:
     """Serve until a signal, or as a worker. The reason in one line if the model could not be loaded."""
     failures: list[Exception] = []
-    files = raise_limit()
+    raise_limit()
 
     def give_up(error: Exception) -> None:
         failures.append(error)
         server.should_exit = True
 
     if order is None:
-        server = server_of(create_app(settings, on_failure=give_up), settings, files)
+        server = server_of(create_app(settings, on_failure=give_up), settings)
         server.grace_s = settings.grace_s
     else:
         channel = socket.socket(fileno=order.channel)
@@ -109,7 +109,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
         metrics = Metrics(Shared(Path(order.metrics), order.slot))
         swaps = partial(Swaps, control=_control(order), reference=order.checkpoint, loaded=order.loaded)
         app = create_app(settings, on_failure=give_up, on_ready=lambda: channel.sendall(READY), metrics=metrics, swaps=swaps)
-        server = server_of(app, settings, files, lambda config, app: Worker(config, app, channel))
+        server = server_of(app, settings, lambda config, app: Worker(config, app, channel))
 
     def end(*_: object) -> None:
         server.should_exit = True

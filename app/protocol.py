@@ -21,7 +21,7 @@ from app.errors import AppError, MalformedRequest, NotReady
 from app.problems import MEDIA_TYPE, PREFIX, problem_of
 from app.settings import Settings
 
-AHEAD = 64  # requests that may wait behind the one that is answered; each costs some 2 kB
+AHEAD = 16  # requests that may wait behind the one that is answered: each costs memory, and each in turn a place in the loop
 PIECES = 4096  # of a body in one read of 256 kB at most: each costs a microsecond, and the loop does nothing else meanwhile
 # A refused client has to take its answer: closing on bytes that nobody read may destroy it (RFC 9112, section 9.6).
 LINGER_S = 0.5

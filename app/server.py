@@ -20,7 +20,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
-from app import hangup
+from app import descriptors, hangup
 from app.connections import Connections
 from app.descriptors import connection_limit
 from app.protocol import BoundedHttpTools
@@ -77,14 +77,10 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-def server_of(app: FastAPI, settings: Settings, files: int, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
-    """A server for this application, on the address and with the patience of the settings.
-
-    Args:
-        files: how many this process may have open.
-    """
+def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, FastAPI], Server] = Server) -> Server:
+    """A server for this application, on the address and with the patience of the settings."""
     services: Services = app.state.services
-    connections = Connections(connection_limit(settings.max_connections, files), services.metrics)
+    connections = Connections(connection_limit(settings.max_connections, descriptors.limit()), services.metrics)
     protocol = partial(BoundedHttpTools, settings=settings, open_connections=connections)
     config = uvicorn.Config(
         app,

@@ -113,7 +113,7 @@ def logged(server: Server, text: str) -> str:
 
 
 def sigterm_under_load() -> Row:
-    with serve() as server:
+    with serve(SKNET_GRACE_S="1") as server:
         with clients(server) as good:
             time.sleep(1)
             at = time.monotonic()
@@ -124,7 +124,7 @@ def sigterm_under_load() -> Row:
         lost = [fault for each in good for fault in each.faults if "Refused" not in fault]
         answered = sum(len(each.answered_at) for each in good)
         seen = f"{answered} answered, {len(lost)} lost, then refused; exit {status} after {ended_s:.1f} s"
-        return Row("SIGTERM under load", seen, None, status == 0 and not lost)
+        return Row("SIGTERM under load, 1 s of grace", seen, None, status == 0 and not lost)
 
 
 def sigkill_of_a_worker() -> Row:

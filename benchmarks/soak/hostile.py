@@ -20,7 +20,7 @@ from pathlib import Path
 
 from app.descriptors import raise_limit
 from benchmarks.report import markdown, publish
-from tests.e2e.hostile_clients import ATTACKS, CHUNKED, GET, LIMITS, POST, Good, attack, good_client, head, length, statuses
+from tests.e2e.hostile_clients import ATTACKS, CHUNKED, DEAF, GET, LIMITS, POST, Good, attack, good_client, head, length, statuses
 from tests.e2e.server import Server, serve
 
 WORST_S = 3.0  # for a good request beside an attack, on a machine that has both
@@ -62,7 +62,6 @@ class Outcome:
 
 
 NOTHING = 0  # closed without an answer
-DEAF = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
 KINDS = (
     Kind("idle connections", 4000, b"", {NOTHING}),
     Kind("half a head, a byte a second", 500, b"GET /livez HTTP/1.1\r\nA: ", {NOTHING}, again=b"x"),

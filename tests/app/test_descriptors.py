@@ -29,7 +29,7 @@ def test_a_limit_that_cannot_be_kept_is_told(caplog: pytest.LogCaptureFixture) -
 def test_the_limit_on_open_files_is_raised_as_far_as_allowed(soft: int, hard: int, then: int) -> None:
     code = (
         f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "from app.descriptors import raise_limit; print(raise_limit(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
+        "from app.descriptors import limit, raise_limit; raise_limit(); print(limit(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [str(then)] * 2

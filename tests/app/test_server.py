@@ -59,7 +59,7 @@ async def running(model: FakeModel | None = None, *, grace_s: float = 0.0, loads
         return model or FakeModel()
 
     settings = Settings(port=0, keep_alive_s=60, drain_s=5)
-    server = server_of(create_app(settings, load=load, on_failure=lambda error: pytest.fail(str(error))), settings, 1024)
+    server = server_of(create_app(settings, load=load, on_failure=lambda error: pytest.fail(str(error))), settings)
     server.grace_s = grace_s
     # What `serve` does, but that it takes the signals of this process.
     done = asyncio.create_task(server._serve())

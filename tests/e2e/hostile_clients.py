@@ -34,6 +34,8 @@ def length(count: int) -> bytes:
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
+# So much that no kernel takes it for a client that does not read.
+DEAF = b"GET /static/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 16
 POST = head(length(len(GOOD))) + GOOD
 FORM = b"multipart/form-data; boundary=b"
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
@@ -69,7 +71,7 @@ ATTACKS = (
     Attack("expects 100, too large", head(length(10**9), b"Expect: 100-continue"), (413,)),
     Attack("expects 100, no such route", head(length(10), b"Expect: 100-continue", path=b"/nope"), (404,)),
     Attack("expects 100, wrong media type", head(length(10), b"Expect: 100-continue", media=b"text/plain"), (415,)),
-    Attack("20 requests at once", GET * 20, (200,) * 20, closed=False),
+    Attack("17 requests at once", GET * 17, (200,) * 17, closed=False),
     Attack("an address with a host", b"GET http://y/livez HTTP/1.1\r\nHost: x\r\n\r\n", (200,), closed=False),
     Attack("a method that is known, but not here", b"PROPFIND /livez HTTP/1.1\r\nHost: x\r\n\r\n", (405,), closed=False),
     # lengths
@@ -114,7 +116,7 @@ ATTACKS = (
     Attack("a megabyte of nothing", bytes(1_000_000), (400,)),
     Attack("ends of lines only", b"\r\n" * 500_000, (400,)),
     # many at once
-    Attack("5,000 requests at once", GET * 5000, (200,) * 65),
+    Attack("5,000 requests at once", GET * 5000, (200,) * 17),
     Attack("20,000 tiny parts", _form((PART + b"x\r\n") * 20_000 + b"--b--\r\n"), (400,)),
     Attack("a part of 400,000 headers", _form(b"--b\r\n" + b"a:\r\n" * 400_000), (400,)),
     Attack("a part with a header of 1.5 MB", _form(b"--b\r\nA: " + b"a" * 1_500_000), (400,)),
@@ -215,6 +217,7 @@ def good_client(server: Server, every_s: float = 0.02, fresh: int = 5) -> Iterat
                         good.answered_at.append(time.monotonic())
                     else:
                         good.faults.append(repr(answer[:300]))
+                    if b"\r\nconnection: close\r\n" in answer or statuses(answer) != (200,):
                         connection = None
                 except OSError as error:
                     good.faults.append(repr(error))

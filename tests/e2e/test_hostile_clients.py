@@ -11,7 +11,21 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.hostile_clients import ATTACKS, GET, LIMITS, POST, Attack, attack, connect, good_client, head, length, many, read
+from tests.e2e.hostile_clients import (
+    ATTACKS,
+    DEAF,
+    GET,
+    LIMITS,
+    POST,
+    Attack,
+    attack,
+    connect,
+    good_client,
+    head,
+    length,
+    many,
+    read,
+)
 from tests.e2e.hostile_clients import statuses as statuses_of
 from tests.e2e.server import Server, serve
 
@@ -70,7 +84,7 @@ def test_all_of_them_at_once_beside_a_good_client_leave_nothing_behind(server: S
         deaf = stack.enter_context(many(server, 5))
         for connection in deaf:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60)
+            connection.sendall(DEAF)
         for one in ATTACKS:
             assert attack(server, one)[0] == one.statuses, one.name
         for connection in (*slow_heads, *slow_bodies):  # a byte now and then renews nothing
