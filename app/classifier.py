@@ -23,7 +23,6 @@ from app.metrics import Metrics
 from app.results import Results
 from app.scheduler import Places
 from app.settings import Settings
-from app.threads import pool
 from model.errors import ImageError
 from model.types import ImageInfo, ModelInfo, Prediction
 
@@ -40,6 +39,10 @@ class Model(Protocol):
 
     info: ModelInfo
     preprocess_sentence: str
+
+    @property
+    def apart(self) -> int:
+        """How many threads in `prepare` wait for a process that decodes for them, and that has limits of its own."""
 
     def prepare(self, data: bytes) -> Any: ...
     def run(self, items: Sequence[Any]) -> Sequence[Any]: ...
@@ -87,7 +90,7 @@ class Classifier:
     def __init__(self, settings: Settings, metrics: Metrics, *, decode_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self.lanes = Lanes(settings, metrics, pool(decode_threads, "decode"), decode_threads)
+        self.lanes = Lanes(settings, metrics, decode_threads)
         self._results: Results[_Key, _Known] | None = None
         if settings.result_cache:
             self._results = Results(settings.result_cache, shared=ImageError)
@@ -132,7 +135,6 @@ class Classifier:
         """Refuse what is new, finish what runs, free the model."""
         await self.lanes.close()
         await self._fingerprints.close()
-        await asyncio.to_thread(self.lanes.decode_pool.shutdown)  # decoding may take a second, and the loop still answers
 
     # what it is for
 

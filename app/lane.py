@@ -8,20 +8,21 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.scheduler import Pools, Scheduler
 from app.threads import pool
-from app.watchdog import Watchdog
+from app.watchdog import Part, Watchdog
 from model.errors import OutOfMemory
 
 if TYPE_CHECKING:
     from app.classifier import Model
 
 ABANDONED = "abandoned"  # name of the thread that waits for the calls of a lane that was given up
+SLOW = 5.0  # times as long as measured at the start: a full batch on a machine that is busy with other things as well
 GUESS_S = 0.05  # of one image in the engine, where its speed was not measured at warm-up
 
 
@@ -38,6 +39,7 @@ class Lane:
 
     model: Model
     scheduler: Scheduler[Any, Any]
+    decode_pool: ThreadPoolExecutor
     engine_pool: ThreadPoolExecutor
     watchdog: Watchdog
     number: int = field(default_factory=_numbers.__next__)  # no other lane of this process has it
@@ -82,32 +84,39 @@ class Lane:
         self.abandoned = True
         self.scheduler.give_up(reasons)
         # A daemon, and none of a pool: the end of the process must not wait for it.
-        threading.Thread(target=self._free, name=ABANDONED, daemon=True).start()
+        with suppress(RuntimeError):  # there is room for no thread: then its memory stays
+            threading.Thread(target=self._free, name=ABANDONED, daemon=True).start()
 
     def _free(self) -> None:
+        self.decode_pool.shutdown()
         self.engine_pool.shutdown()
         self.model.close()
 
 
 def open_lane(
     model: Model,
-    decode_pool: Executor,
     decode_threads: int,
     *,
     max_items: int,
     admitted: Callable[[int], None],
     stuck_s: float,
-    decoder_s: float,
+    guarded_s: float,
 ) -> Lane:
     """A lane that runs the model as its engine likes it: so many calls side by side, of at most so many images.
 
     `admitted` is told by how many images the number of those admitted and not yet answered changes. A call that takes longer than
-    `stuck_s` seconds is trouble; of the decoder, longer by `decoder_s`.
+    `stuck_s` seconds is trouble, or than `guarded_s` where a process that has limits of its own decodes.
     """
     info = model.info
     streams = int(info.streams.value)
-    engine_pool = pool(streams, "engine")
-    watchdog = Watchdog(lambda: scheduler.oldest, limits={"engine": stuck_s, "decoder": stuck_s + decoder_s})
+    measured_s = 1 / info.images_per_second if info.images_per_second else 0.0
+    decode_pool, engine_pool = pool(decode_threads, "decode"), pool(streams, "engine")
+    limits: dict[Part, float] = {
+        "engine": max(stuck_s, SLOW * measured_s * info.batch_size * streams),
+        "decoder": stuck_s,
+        "guarded decoder": guarded_s,
+    }
+    watchdog = Watchdog(lambda: scheduler.oldest(), limits=limits)
     scheduler: Scheduler[Any, Any] = Scheduler(
         model.run,
         Pools(decode_pool, decode_threads, engine_pool),
@@ -115,8 +124,9 @@ def open_lane(
         changed=admitted,
         streams=streams,
         batch_size=info.batch_size,
-        guess_s=1 / info.images_per_second if info.images_per_second else GUESS_S,
+        guess_s=measured_s or GUESS_S,
         out_of_memory=lambda error: isinstance(error, OutOfMemory | MemoryError),
         ended=watchdog.ended,
+        apart=lambda: model.apart,
     )
-    return Lane(model, scheduler, engine_pool, watchdog)
+    return Lane(model, scheduler, decode_pool, engine_pool, watchdog)

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from app.errors import NotReady, Overloaded
 from app.lane import Lane, open_lane
 from app.metrics import Metrics
 from app.settings import Settings
-from app.threads import beside, pool
+from app.threads import beside
 from app.watchdog import Trouble
 from model.errors import ModelError
 
@@ -39,10 +38,9 @@ class Lanes:
     Models are loaded one at a time, so that there are never more than two, old ones that drain aside.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, decode_pool: ThreadPoolExecutor, decode_threads: int) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, decode_threads: int) -> None:
         self._settings = settings
         self._metrics = metrics
-        self.decode_pool = decode_pool
         self._decode_threads = decode_threads
         self._lane: Lane | None = None
         self._idle: tuple[str, tuple[str, ...]] = ("loading", LOADING)  # state and reasons while no lane serves
@@ -132,6 +130,22 @@ class Lanes:
             async with self._turn:
                 return self.switch(await self._make(load))
 
+    async def recover(self, load: Callable[[], Model]) -> Model | None:
+        """As `load`, while the service recovers: None where somebody else loaded or unloaded meanwhile, and that holds.
+
+        Raises:
+            ModelError: it cannot serve.
+            NotReady: the service shuts down, or began to meanwhile.
+        """
+        async with self._turn:
+            if not self.recovering:
+                return None
+            model = await self._make(load)
+            if self.recovering:
+                return self.switch(model)
+            await asyncio.to_thread(model.close)
+            return None
+
     async def make(self, load: Callable[[], Model]) -> Model:
         """Only the first half of `load`: a model that `switch` can put in place, or its owner close. Raises as `load`."""
         with self._place():
@@ -149,12 +163,11 @@ class Lanes:
             raise NotReady(DRAINING)
         lane = open_lane(
             model,
-            self.decode_pool,
             self._decode_threads,
             max_items=self._settings.max_queue,
             admitted=self._metrics.queue_changed,
             stuck_s=self._settings.stuck_s,
-            decoder_s=DECODER_START_S + 2 * self._settings.decode_s,  # a process of its own ends such images by then
+            guarded_s=self._settings.stuck_s + DECODER_START_S + 2 * self._settings.decode_s,
         )
         self._metrics.observe_model(self._settings.model_name, model.info)
         self._metrics.loads.labels("loaded").inc()
@@ -189,9 +202,6 @@ class Lanes:
             self._idle = ("recovering", (f"{trouble.text}; the model is being loaded anew",))
             self._metrics.observe_unload()
         lane.abandon([trouble.text])
-        if trouble.kind == "stuck decoder":  # its threads are all lanes'
-            self.decode_pool.shutdown(wait=False)
-            self.decode_pool = pool(self._decode_threads, "decode")
         return served
 
     def explain(self, why: str) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from app.classifier import Model
-from app.errors import NotReady, Overloaded
+from app.errors import NotReady
 from app.lane import ABANDONED, Lane
 from app.lanes import Lanes
 from app.metrics import Metrics
@@ -75,17 +75,17 @@ class Recovery:
                 return
             await asyncio.sleep(self._delay_s)
             self._delay_s = min(LONGEST_DELAY_S, max(FIRST_DELAY_S, self._delay_s * 2))
-            if self._lanes.recovering:
-                await self._try(why)
+            await self._try(why)
 
     async def _try(self, why: str) -> None:
         try:
-            model = await self._lanes.load(self._load)
-        except (NotReady, Overloaded):
-            return  # it shuts down, or others load already
+            model = await self._lanes.recover(self._load)
+        except NotReady:
+            return  # it shuts down
         except Exception as error:
             text = str(error) if isinstance(error, ModelError) else "an error that the log has"
             logger.error("loading the model anew: %s", error, exc_info=None if isinstance(error, ModelError) else error)
             self._lanes.explain(f"{why}; loading the model anew failed: {text}")
             return
-        logger.info("serving %s from %s again", model.info.variant, model.info.checkpoint)
+        if model is not None:
+            logger.info("serving %s from %s again", model.info.variant, model.info.checkpoint)

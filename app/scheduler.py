@@ -82,6 +82,7 @@ class Scheduler(Generic[ItemT, RowT]):
         changed: told by how many the number of admitted items changes.
         out_of_memory: whether an error of `run` says that the batch was too large.
         ended: told of each call of `run` what it ended with, None where it went well.
+        apart: how many preparations wait for a process that does them, and that has limits of its own.
     """
 
     def __init__(
@@ -96,10 +97,12 @@ class Scheduler(Generic[ItemT, RowT]):
         changed: Callable[[int], None] | None = None,
         out_of_memory: Callable[[BaseException], bool] | None = None,
         ended: Callable[[BaseException | None], None] | None = None,
+        apart: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_items = max_items
         self._changed = changed or (lambda count: None)
+        self._apart = apart or (lambda: 0)
         self._admitted = 0
         self._closed: Sequence[str] = ()  # why nothing is admitted any more
         self._preparing: Stage[Callable[[], Any], Any] = Stage(
@@ -139,10 +142,13 @@ class Scheduler(Generic[ItemT, RowT]):
         """Items prepared that wait for the engine."""
         return self._engine.waiting
 
-    @property
     def oldest(self) -> dict[Part, float]:
         """When the call that has been at work longest began, by who does it; who rests is left out."""
-        begun: dict[Part, float | None] = {"decoder": self._preparing.oldest, "engine": self._engine.oldest}
+        begun: dict[Part, float | None] = {
+            "decoder": self._preparing.oldest(self._apart()),
+            "guarded decoder": self._preparing.oldest(),
+            "engine": self._engine.oldest(),
+        }
         return {part: at for part, at in begun.items() if at is not None}
 
     def admit(self, count: int, deadline: float) -> Places:

@@ -99,10 +99,10 @@ class Stage(Generic[ItemT, RowT]):
         """Whether `seconds_for` rests on calls, not on a guess."""
         return self._calls >= _MEASURED_CALLS
 
-    @property
-    def oldest(self) -> float | None:
-        """When, on the stage's clock, the call that has been at work longest began."""
-        return min((turn.started for turn in self._running if turn.started), default=None)
+    def oldest(self, skip: int = 0) -> float | None:
+        """When, on the stage's clock, the call that has been at work longest began; so many that are older are passed over."""
+        begun = sorted(turn.started for turn in self._running if turn.started)
+        return begun[skip] if len(begun) > skip else None
 
     def seconds_for(self, count: int) -> float:
         """How long so many items take when every call is full: the time of calls, not of answers, so that hours with little to do
@@ -259,7 +259,8 @@ class Stage(Generic[ItemT, RowT]):
         if batch:
             self._measure(turn.ended - turn.started)
             error = call.exception()
-            self._ended(error)
+            if error is None or len(batch) == 1 or not self._out_of_memory(error):  # a batch that is too large is no fault
+                self._ended(error)
             if error is None:
                 self._settle(batch, call.result(), turn)
             else:

@@ -16,9 +16,13 @@ FAILURES = 5  # in a row: one bad image among good ones fails alone, and a batch
 LOOKS = 4  # in the time that a call may take, at least
 
 
-Part = Literal["engine", "decoder"]
+Part = Literal["engine", "decoder", "guarded decoder"]
 Kind = Literal["stuck engine", "stuck decoder", "failing engine"]
-_STUCK: dict[Part, Kind] = {"engine": "stuck engine", "decoder": "stuck decoder"}
+_STUCK: dict[Part, Kind] = {
+    "engine": "stuck engine",
+    "decoder": "stuck decoder",
+    "guarded decoder": "stuck decoder",
+}
 
 
 @dataclass(frozen=True, slots=True)

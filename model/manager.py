@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from model.checkpoint import Checkpoint, resolve
 from model.engines import proof
@@ -62,6 +63,11 @@ class Busy:
         self._lock = threading.Lock()
         self._count = 0
 
+    @property
+    def count(self) -> int:
+        """How many are inside."""
+        return self._count
+
     def __enter__(self) -> int:
         with self._lock:
             self._count += 1
@@ -86,8 +92,13 @@ class LoadedModel:
         self._engine = engine
         self._limits = limits
         self._guard = guard or Guard(limits)
-        self._busy = Busy()
+        self._busy, self._apart = Busy(), Busy()
         self._exact = exact
+
+    @property
+    def apart(self) -> int:
+        """How many threads wait for a process that decodes for them."""
+        return self._apart.count
 
     def prepare(self, data: bytes) -> Item:
         """Encoded bytes -> a prepared image.
@@ -99,11 +110,15 @@ class LoadedModel:
         spec = self.info.preprocess
         with self._busy:
             if self._exact:
-                image, what = decode(data, self._limits, self._guard.decode)
+                image, what = decode(data, self._limits, self._decode_apart)
                 return Item(pixels(image, spec), what)
-            picture = decode_reduced(data, self._limits, partial(least_size, spec=spec), self._guard.decode)
+            picture = decode_reduced(data, self._limits, partial(least_size, spec=spec), self._decode_apart)
             what = picture.info
             return Item(quick_pixels(picture.image, spec, (what.width, what.height), picture.extent), what)
+
+    def _decode_apart(self, name: str, data: bytes) -> Image.Image:
+        with self._apart:
+            return self._guard.decode(name, data)
 
     def run(self, items: Sequence[Item]) -> list[npt.NDArray[np.float32]]:
         """One call of the engine: a row of logits (num_classes,) for each item.

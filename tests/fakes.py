@@ -47,6 +47,7 @@ class FakeModel:
     batches: list[list[bytes]] = field(default_factory=list)  # of the calls of `run`
     entered: threading.Event = field(default_factory=threading.Event)  # a run has begun
     closed: bool = False
+    apart: int = 0  # preparations that are done elsewhere
 
     def prepare(self, data: bytes) -> FakeItem:
         self.prepared.append(data)

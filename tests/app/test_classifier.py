@@ -125,7 +125,7 @@ async def test_the_bytes_of_a_client_that_left_are_not_kept_for_its_turn() -> No
     gate = threading.Event()
     async with started(FakeModel(gate=gate)) as (classifier, _):
         for _ in range(2):  # every decoding thread is busy
-            classifier.lanes.decode_pool.submit(gate.wait, 5)
+            classifier.lanes.current().decode_pool.submit(gate.wait, 5)
         data = Encoded(b"y" * 1000)
         kept = weakref.ref(data)
         left = asyncio.create_task(classify(classifier, data))  # type: ignore[arg-type]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ from app.metrics import Metrics
 from app.recovery import Recovery
 from app.settings import Settings
 from app.watchdog import FAILURES
-from model.errors import DeviceError, EngineError, ModelError
+from model.errors import DeviceError, EngineError, ModelError, OutOfMemory
 from tests.app.asgi import until
-from tests.fakes import FakeModel
+from tests.fakes import FakeItem, FakeModel, fake_info
 
 STUCK_S = 0.3
 
@@ -84,6 +85,20 @@ def gate() -> Iterator[threading.Event]:
     gate.set()
 
 
+class Endless(FakeModel):
+    """Its decoder waits for a gate."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        super().__init__()
+        self.tried = threading.Event()
+        self._gate = gate
+
+    def prepare(self, data: bytes) -> FakeItem:
+        self.tried.set()
+        self._gate.wait(10)
+        return super().prepare(data)
+
+
 async def outcome(work: asyncio.Task[str]) -> str:
     try:
         return await work
@@ -143,18 +158,76 @@ async def test_failures_in_a_row_have_it_loaded_anew_but_single_ones_do_not() ->
 
 
 async def test_a_stuck_decoder_gets_new_threads(gate: threading.Event) -> None:
-    class Endless(FakeModel):
-        def prepare(self, data: bytes):  # type: ignore[no-untyped-def]
-            gate.wait(10)
-            return super().prepare(data)
-
-    async with serving(Endless(), FakeModel()) as service:
+    async with serving(Endless(gate), FakeModel()) as service:
         work = asyncio.create_task(service.classify())
         assert "a call of the decoder has not come back" in await outcome(work)
         await until(lambda: service.classifier.state == "ready")
         assert await service.classify()  # the only thread of the old pool is still inside
         assert service.counted("stuck decoder") == 1
         gate.set()
+
+
+async def test_a_decoder_that_is_stuck_in_a_replaced_lane_is_no_matter_of_the_one_that_serves(gate: threading.Event) -> None:
+    stuck, good = Endless(gate), FakeModel()
+    async with serving(stuck, good) as service:
+        work = asyncio.create_task(service.classify())
+        await until(stuck.tried.is_set)
+        await service.classifier.load(service.load)
+        assert "a call of the decoder has not come back" in await outcome(work)
+        assert [await service.classify() for _ in range(3)] == [good.info.digest] * 3
+        assert service.loaded == [stuck, good]
+        assert any(thread.name == ABANDONED for thread in threading.enumerate())  # it waits for the decoder too
+
+
+async def test_a_decoder_that_waits_for_another_process_has_more_time(gate: threading.Event) -> None:
+    slow = Endless(gate)
+    slow.apart = 1
+    async with serving(slow) as service:
+        work = asyncio.create_task(service.classify())
+        await until(slow.tried.is_set)
+        await asyncio.sleep(STUCK_S * 1.5)
+        assert not work.done()
+        assert service.classifier.state == "ready"
+        gate.set()
+        assert await work
+
+
+async def test_what_was_decided_while_it_was_loaded_anew_holds(gate: threading.Event) -> None:
+    """In a worker a commit and an unload come without taking turns."""
+    other = FakeModel()
+    for state in ("unloaded", "ready"):
+        loading, go = threading.Event(), threading.Event()
+        again = FakeModel()
+
+        def slow(loading: threading.Event = loading, go: threading.Event = go, again: FakeModel = again) -> FakeModel:
+            loading.set()
+            go.wait(10)
+            return again
+
+        async with serving(FakeModel(gate=gate)) as service:
+            service.recovery._load = slow
+            assert "NotReady" in await outcome(asyncio.create_task(service.classify()))
+            assert await asyncio.to_thread(loading.wait, 10)
+            lanes_of = service.classifier.lanes
+            lanes_of.rest() if state == "unloaded" else lanes_of.switch(other)
+            go.set()
+            await until(lambda again=again: again.closed)
+            assert service.classifier.state == state
+            assert state == "unloaded" or service.classifier.model is other
+
+
+async def test_a_batch_without_memory_is_no_failing_engine() -> None:
+    class Small(FakeModel):
+        def run(self, items: Sequence[Any]) -> Sequence[Any]:
+            if len(items) > 1:
+                raise OutOfMemory("too many")
+            return super().run(items)
+
+    model = Small(info=fake_info(batch_size=32), run_s=0.02)
+    async with serving(model) as service:
+        found = await asyncio.gather(*(service.classify(bytes([i + 1])) for i in range(40)))
+        assert found == [model.info.digest] * 40
+        assert service.loaded == [model]
 
 
 async def test_what_hangs_again_and_again_ends_the_process(gate: threading.Event) -> None:

@@ -18,7 +18,9 @@ class Line:
     def __init__(self, stuck_s: float = STUCK_S) -> None:
         self.clock = Clock()
         self.at_work: dict[Part, float] = {}
-        self.watchdog = Watchdog(lambda: self.at_work, limits={"engine": stuck_s, "decoder": 2 * stuck_s}, clock=self.clock)
+        self.watchdog = Watchdog(
+            lambda: self.at_work, limits={"engine": stuck_s, "decoder": 2 * stuck_s, "guarded decoder": 10.0}, clock=self.clock
+        )
         self.trouble = asyncio.create_task(self.watchdog.trouble())
 
     async def pass_time(self, seconds: float, step: float = 0.05) -> None:
@@ -75,7 +77,7 @@ async def test_failures_in_a_row_are_trouble_at_once() -> None:
 
 @pytest.mark.parametrize("stuck_s", [0.2, 8.0, 3600.0])
 def test_it_looks_often_enough_and_no_oftener_than_needed(stuck_s: float) -> None:
-    watchdog = Watchdog(dict, limits={"engine": stuck_s, "decoder": 60.0})
+    watchdog = Watchdog(dict, limits={"engine": stuck_s, "decoder": 60.0, "guarded decoder": 60.0})
     assert watchdog._every_s <= min(stuck_s, 60.0) / 4
     assert watchdog._every_s <= 1
 
