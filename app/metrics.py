@@ -85,6 +85,8 @@ class Metrics:
         ):  # there from the start: a first step shows
             self.troubles.labels(kind)
         self.loads = self._counter("sknet_model_loads", "Models loaded or refused, the first one included.", "outcome")
+        for outcome in ("loaded", "refused"):
+            self.loads.labels(outcome)
         self._model: tuple[str, ...] | None = None  # labels of the series that is 1
         self.start_time_seconds.set(time.time())
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from app import sources
-from model import image
+from model import image, rgb
 from tests.corpus.damage import cut, double, flip_many, overwrite, swap
 from tests.fuzz import fuzz_base64, fuzz_data_uri, fuzz_form, fuzz_image, fuzz_json
 from tests.fuzz.__main__ import TARGETS, Slow, timed
@@ -63,7 +63,7 @@ def test_arithmetic_that_overflows_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         np.float32(3e38) * np.ones(2, np.float32) * np.float32(10)
         return np.zeros((1, 2), np.uint8)
 
-    monkeypatch.setattr(image, "_eight_bits", overflowing)
+    monkeypatch.setattr(rgb, "_eight_bits", overflowing)
     with pytest.raises(AssertionError, match="overflow"):
         fuzz_image.check(tiff(np.array([[0.5, 1.0]], dtype=np.float32)))
 
