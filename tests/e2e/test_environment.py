@@ -36,6 +36,12 @@ def processor_s(server: Server) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _spent_in_half_a_second(server: Server) -> float:
+    started = processor_s(server)
+    time.sleep(0.5)
+    return processor_s(server) - started
+
+
 def test_without_descriptors_it_neither_spins_nor_dies_and_serves_on_afterwards() -> None:
     with serve(SKNET_KEEP_ALIVE_S="30") as server, ExitStack() as stack:
         pid = server.process.pid
@@ -48,9 +54,7 @@ def test_without_descriptors_it_neither_spins_nor_dies_and_serves_on_afterwards(
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
             with suppress(OSError):
                 stack.enter_context(connect(server, 1))
-            started = processor_s(server)
-            time.sleep(1)
-            assert processor_s(server) - started < 0.5
+            assert min(_spent_in_half_a_second(server) for _ in range(4)) < 0.1  # whoever spins does so all the time
             assert server.process.poll() is None
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         stack.close()
