@@ -80,6 +80,11 @@ class BoundedHttpTools(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.close(self)
         self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        turn = self._turn
+        if turn is not None and not turn.response_complete:  # uvicorn tells only the last one that was read
+            turn.disconnected = True
+            turn.message_event.set()
         super().connection_lost(exc)
 
     def cut(self) -> None:

@@ -421,6 +421,30 @@ async def test_one_that_ends_its_side_and_then_leaves_what_it_was_sent_ends_the_
         await until(lambda: app.left == 1)
 
 
+async def test_one_that_leaves_with_requests_ahead_ends_the_work_and_those_never_begin() -> None:
+    async with loopback() as (app, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET * 3)
+        await until(lambda: app.entered)
+        writer.transport.abort()
+        await until(lambda: app.left == 1)
+        app.gate.set()
+        await until(lambda: app.metric("sknet_connections") == 0)
+        assert app.entered == 1
+
+
+async def test_nothing_is_written_for_one_that_left_with_requests_ahead(connection: Connection) -> None:
+    connection.gate.clear()
+    connection.send(GET * 3)
+    await until(lambda: connection.requests)
+    connection.protocol.connection_lost(None)
+    connection.transport.closed = False  # so that it keeps what it should not get
+    connection.gate.set()
+    await asyncio.gather(*connection.protocol.tasks)
+    assert connection.transport.written == b""
+    assert len(connection.requests) == 1
+
+
 @pytest.mark.parametrize("sent", [GET.replace(b"1.1", b"1.0"), b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"])
 async def test_the_end_of_an_http_1_0_client_and_of_half_a_request_is_taken_for_leaving(sent: bytes) -> None:
     async with loopback() as (app, port):
