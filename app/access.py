@@ -1,8 +1,8 @@
 """Who may do what: keys and their scopes, admin calls, rates. Asked for every request before its body is read.
 
 One table says what is open; what is not in it needs a key, so that a route added later is closed until somebody lists it. The
-path is compared as the router compares it (decoded, and nothing tidied up), so no other spelling of a path is open than those
-that the router takes to the same route.
+path is compared as the router compares it (decoded, and nothing tidied up), so no other spelling of a path is open. Where the
+router is less exact, with a newline at the end, the path is refused right after this (`app.bodies`).
 """
 
 from __future__ import annotations

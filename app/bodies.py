@@ -1,4 +1,4 @@
-"""Bounds on what clients send: bodies that are too large, all bodies together, and what no queue has room for.
+"""Bounds on what clients send: bodies that are too large, all bodies together, what no queue has room for, paths of no route.
 
 Pure ASGI, so that bodies stream and nothing is buffered here. Whatever can be refused is refused before its body is read.
 """
@@ -6,13 +6,14 @@ Pure ASGI, so that bodies stream and nothing is buffered here. Whatever can be r
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.context import Deadline, RequestContext, context_of
-from app.errors import AppError, BodyTimeout, BodyTooLarge
+from app.errors import AppError, BodyTimeout, BodyTooLarge, RouteNotFound
 from app.problems import answer
 from app.room import Room
 
@@ -20,6 +21,8 @@ LINGER_S = 2.0  # how long a refused body is still read, to be thrown away
 PACE_S = 0.002  # for one read of that, about 256 kB, of all connections together: some 5 % of a processor
 SMALL_BYTES = 262_144  # a refused body up to this size is read to its end first, so that its connection stays of use
 SMALL_S = 0.1  # and not waited for any longer
+# No route has any in its path, but the router takes "/classify\n" to "/classify" (a `$` of `re` does), past all that is by path.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 Refuse = Callable[[int, Deadline], AppError | None]  # (images, deadline) -> why there is no room for them
 
@@ -68,6 +71,8 @@ class BodyLimits:
     def _refusal(self, scope: Scope, body: _Body) -> AppError | None:
         if self._gate is not None and (closed := self._gate(scope)) is not None:
             return closed
+        if _CONTROL.search(scope["path"]) is not None:
+            return RouteNotFound(scope["path"])
         if body.announced > body.limit:
             return BodyTooLarge(body.limit, body.announced)
         full = self.room.refusal(body.announced)

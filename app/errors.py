@@ -12,6 +12,7 @@
     ├── CheckpointRefused     weights that were asked for and cannot serve
     ├── SourceForbidden       an image from where the settings allow none
     ├── SourceUnreachable     an image that could not be fetched
+    ├── RouteNotFound         a path that no route has
     ├── ModelNotFound         no model of that name
     ├── Overloaded            no room; come back in `retry_after` seconds
     ├── RateLimited           too many requests of one key; come back in `retry_after` seconds
@@ -107,6 +108,13 @@ class SourceForbidden(AppError):
 
 class SourceUnreachable(AppError):
     """An image that could not be fetched from where it should come from."""
+
+
+class RouteNotFound(AppError):
+    """A path that no route has."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is no route {repr(path[:200])[1:-1]}.")
 
 
 class ModelNotFound(AppError):

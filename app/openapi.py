@@ -30,7 +30,7 @@ _DETAILS = {
     "source-unreachable": "the image could not be fetched: the server answered 404",
     "rate-limited": str(app_errors.RateLimited(10, 1)),
     "model-not-found": str(app_errors.ModelNotFound("other", ["default"])),
-    "not-found": "There is no route /classfy.",
+    "not-found": str(app_errors.RouteNotFound("/classfy")),
     "method-not-allowed": "GET is not allowed here; allowed: POST.",
     "body-timeout": str(app_errors.BodyTimeout(10)),
     "body-too-large": str(app_errors.BodyTooLarge(20_000_000, 25_000_000)),

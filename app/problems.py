@@ -58,6 +58,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.SourceUnreachable: Row(422, "source-unreachable", "The image could not be fetched"),
     errors.RateLimited: Row(429, "rate-limited", "Too many requests", retry=True),
     errors.SourceForbidden: Row(403, "source-forbidden", "Images may not come from there"),
+    errors.RouteNotFound: Row(404, "not-found", "No such route"),
     errors.ModelNotFound: Row(404, "model-not-found", "No such model"),
     errors.BodyTimeout: Row(408, "body-timeout", "The body did not arrive in time"),
     errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
@@ -79,7 +80,7 @@ TABLE: dict[type[Exception], Row] = {
 # What the framework itself answers, by status.
 FRAMEWORK: dict[int, Row] = {
     400: TABLE[errors.MalformedRequest],
-    404: Row(404, "not-found", "No such route"),
+    404: TABLE[errors.RouteNotFound],
     405: Row(405, "method-not-allowed", "The method is not allowed here"),
 }
 
@@ -137,7 +138,7 @@ def install(app: FastAPI) -> None:
             return _response(Problem(type="about:blank", title=title, status=error.status_code, detail=title), request.scope)
         details = {
             400: "The body could not be read; see the documentation of this route.",
-            404: f"There is no route {request.url.path[:200]}.",
+            404: str(errors.RouteNotFound(request.url.path)),
             405: f"{request.method} is not allowed here; allowed: {(error.headers or {}).get('Allow', 'see the documentation')}.",
         }
         return _response(_problem(row, details.get(row.status, row.title)), request.scope, headers=dict(error.headers or {}))

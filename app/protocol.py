@@ -80,6 +80,11 @@ class BoundedHttpTools(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.close(self)
         self._unset_keepalive_if_required()
+        self.pipeline.clear()
+        turn = self._turn
+        if turn is not None and not turn.response_complete:  # uvicorn tells only the last one that was read
+            turn.disconnected = True
+            turn.message_event.set()
         super().connection_lost(exc)
 
     def cut(self) -> None:
@@ -96,13 +101,13 @@ class BoundedHttpTools(HttpToolsProtocol):
         except (httptools.HttpParserError, MalformedRequest) as error:
             ours = error if isinstance(error, MalformedRequest) else error.__context__  # raised in what the parser calls
             self._refuse(str(ours) if isinstance(ours, MalformedRequest) else "the request is no valid HTTP/1.1")
-            return
-        if self._loose > self._head_limit:
-            self._refuse(self._too_long())
-        elif self._in_head and not self._head_is_late:
-            self._head_is_late = True
-            self._start_clock()
-        self._note()
+        else:
+            if self._loose > self._head_limit:
+                self._refuse(self._too_long())
+            elif self._in_head and not self._head_is_late:
+                self._head_is_late = True
+                self._start_clock()
+        self._note()  # of a refusal as well: there may be accepted work before it
 
     def _feed(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -258,13 +263,16 @@ class BoundedHttpTools(HttpToolsProtocol):
 
     def _refuse(self, why: str) -> None:
         self._deaf = True
+        if self.pipeline and self.cycle.more_body and self._turn is not None:
+            self.pipeline.popleft()  # the one that cannot be read never begins
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._turn
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self.send_400_response(why)
         elif not cycle.more_body:
-            cycle.keep_alive = False  # what cannot be read is the next request: this one is answered first
+            cycle.keep_alive = False  # what cannot be read is the next request: those before it are answered first
         else:
-            if cycle.response_started or self.pipeline:
+            if cycle.response_started:
                 self.transport.close()
             else:
                 self.send_400_response(why)

@@ -240,7 +240,7 @@ async def test_scopes() -> None:
 async def test_admin_calls_without_keys_are_closed_unless_opened() -> None:
     for closed in (True, False):
         async with serving(open_admin=not closed) as service:
-            for path in ("/models/default/load", "/models/default/unload", "/models/other/load", "/models/default/load%0a"):
+            for path in ("/models/default/unload", "/models/other/load", "/models/default/load%0a", "/models/default/load"):
                 response = await service.client.post(path, json={"checkpoint": "bundled:cifar10"})
                 if closed:
                     assert "SKNET_OPEN_ADMIN" in problem(response, 403, "scope-forbidden")["detail"]

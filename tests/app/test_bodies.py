@@ -70,6 +70,21 @@ async def test_a_body_of_exactly_the_limit_is_read() -> None:
         assert "connection" not in got.headers
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0", "\t", "\x7f", "\x85"])
+async def test_no_route_has_a_second_spelling(end: str) -> None:
+    """What is decided by path (limits, deadlines, early refusals) would not be decided for it."""
+    routes = [("GET", "/livez"), ("GET", "/models"), ("GET", "/models/default"), ("GET", "/"), ("GET", "/static/page.js")]
+    routes += [("POST", path) for path in ("/classify", "/classify/batch", "/models/default/load", "/models/default/unload")]
+    async with serving(open_admin=True) as service:
+        for method, path in routes:
+            scope = http_scope(method, path + end, headers={**RAW, "X-Timeout-Ms": "no number", "Content-Length": "1000000"})
+            got = await exchange(service.app, scope, [part(b"x" * 1_000_000)])
+            assert problem(got, 404, "not-found")["detail"] == f"There is no route {path}{repr(end)[1:-1]}."
+            assert got.received_first == 0
+        assert service.model.prepared == []
+        assert (await service.client.get("/models")).json()["models"][0]["state"] == "ready"
+
+
 async def test_the_batch_has_a_limit_of_its_own() -> None:
     app, _ = limited()
     got = await exchange(app, http_scope(path="/classify/batch", headers={"Content-Length": "400"}), [part(b"x" * 400)])

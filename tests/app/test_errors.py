@@ -21,6 +21,7 @@ EVERY: list[AppError] = [
     errors.CheckpointRefused("the file is damaged"),
     errors.SourceForbidden("not from there"),
     errors.SourceUnreachable("nobody answered"),
+    errors.RouteNotFound("/a\nb"),
     errors.ModelNotFound("cat", ["default"]),
     errors.Overloaded("images at once", 5, 3),
     errors.RateLimited(2.5, 1),

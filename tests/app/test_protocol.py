@@ -296,6 +296,21 @@ async def test_garbage_behind_a_request_does_not_touch_its_answer(connection: Co
     assert [status for status, _ in connection._answers()] == [200]
 
 
+@pytest.mark.parametrize("before", [1, 3])
+async def test_a_body_that_cannot_be_read_does_not_touch_the_answers_before_it(connection: Connection, before: int) -> None:
+    connection.gate.clear()
+    connection.send(GET * before + CHUNKED, b"3\r\nabc\r\n")
+    await until(lambda: connection.requests)
+    connection.send(b"no chunk\r\n", GET)
+    assert connection.transport.written == b""
+    assert not connection.transport.closed
+    connection.gate.set()
+    await until(lambda: connection.transport.closed)
+    assert connection._answers() == [(200, b"0")] * before
+    assert connection.transport.written.count(b"connection: close") == 1
+    assert len(connection.requests) == before  # the bad one never began
+
+
 # when it is closed
 
 
@@ -421,6 +436,30 @@ async def test_one_that_ends_its_side_and_then_leaves_what_it_was_sent_ends_the_
         await until(lambda: app.left == 1)
 
 
+async def test_one_that_leaves_with_requests_ahead_ends_the_work_and_those_never_begin() -> None:
+    async with loopback() as (app, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET * 3)
+        await until(lambda: app.entered)
+        writer.transport.abort()
+        await until(lambda: app.left == 1)
+        app.gate.set()
+        await until(lambda: app.metric("sknet_connections") == 0)
+        assert app.entered == 1
+
+
+async def test_nothing_is_written_for_one_that_left_with_requests_ahead(connection: Connection) -> None:
+    connection.gate.clear()
+    connection.send(GET * 3)
+    await until(lambda: connection.requests)
+    connection.protocol.connection_lost(None)
+    connection.transport.closed = False  # so that it keeps what it should not get
+    connection.gate.set()
+    await asyncio.gather(*connection.protocol.tasks)
+    assert connection.transport.written == b""
+    assert len(connection.requests) == 1
+
+
 @pytest.mark.parametrize("sent", [GET.replace(b"1.1", b"1.0"), b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"])
 async def test_the_end_of_an_http_1_0_client_and_of_half_a_request_is_taken_for_leaving(sent: bytes) -> None:
     async with loopback() as (app, port):
@@ -465,6 +504,29 @@ async def test_the_oldest_silent_connection_gives_way_and_one_at_work_does_not()
             assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
         assert [app.metric("sknet_connections_cut_total", reason=reason) for reason in ("idle", "refused")] == [1, 1]
         for writer in (busy_writer, silent_writer, newest_writer, refused_writer):
+            writer.close()
+
+
+UNREADABLE = {
+    "garbage": b"\x16\x03garbage",
+    "too many": GET * (protocol.AHEAD + 1),
+    "a garbled body": CHUNKED + b"no chunk\r\n",
+    "an endless head": b"GET /" + b"x" * HEAD_BYTES,
+}
+
+
+@pytest.mark.parametrize("behind", UNREADABLE.values(), ids=UNREADABLE)
+async def test_accepted_work_with_something_unreadable_behind_it_does_not_give_way(behind: bytes) -> None:
+    async with loopback(limit=2) as (app, port):
+        busy, busy_writer = await asyncio.open_connection("127.0.0.1", port)
+        busy_writer.write(GET + behind)  # in one read
+        await until(lambda: app.entered == 1)
+        silent, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+        _, newest_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await silent.read() == b""
+        app.gate.set()
+        assert (await busy.read()).startswith(b"HTTP/1.1 200")  # to its end: it is closed
+        for writer in (busy_writer, silent_writer, newest_writer):
             writer.close()
 
 
