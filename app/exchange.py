@@ -68,7 +68,8 @@ class Answer:
         coding = b", ".join(self.headers.get(b"content-encoding", ())).lower()
         if coding not in (b"", b"identity"):  # a kilobyte of gzip may be a megabyte of zeros
             raise unreachable("its server sends it compressed, which was not asked for")
-        announced = int(self.headers.get(b"content-length", [b"0"])[0])  # of digits alone: the parser took it
+        # Of digits alone and below 2**64: the parser took it. It takes any number of zeros, and `int` does not.
+        announced = int(self.headers.get(b"content-length", [b"0"])[0].lstrip(b"0") or b"0")
         if max(announced, size) > self._limit:
             raise BodyTooLarge(self._limit, max(announced, size))
 

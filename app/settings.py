@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SKNET_"
 HOSTS = r"^[A-Za-z0-9_., -]*$"
-PORTS = r"^ *[1-9][0-9]{0,4} *(, *[1-9][0-9]{0,4} *)*$"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PORTS = rf"^ *{_PORT} *(, *{_PORT} *)*$"
 
 # What a browser sends as `Origin` (RFC 6454, section 6.2), in ASCII; with a path or a slash behind it, it would never match.
 _ORIGIN = r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -236,7 +237,7 @@ def _in_words(schema: dict[str, Any]) -> str:
             r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
             _ORIGINS: "*, or SCHEME://HOST[:PORT] with commas between",
             HOSTS: "host names, separated by commas",
-            PORTS: "ports, separated by commas",
+            PORTS: "ports from 1 to 65535, separated by commas",
         }[schema["pattern"]]
     kind = {"integer": "a whole number", "number": "a number", "string": "text"}[schema["type"]]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from python_multipart.multipart import MultipartParser
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import MalformedRequest
 from app.forms import Part, read_form
@@ -138,6 +138,33 @@ async def test_what_the_parser_reads_byte_by_byte_is_refused_before_it_does(
     with pytest.raises(MalformedRequest, match="cannot be read"):
         await read(form(('name="file"; filename="a"', filler)), step=step)
     assert read_bytes < 20_000
+
+
+@pytest.mark.parametrize(
+    ("content_type", "disposition"),
+    [
+        pytest.param('multipart/form-data; boundary="' + ";" * 65_000, 'name="file"; filename="a"', id="of the body"),
+        pytest.param(CONTENT_TYPE, 'filename=x; name="' + ";" * 4100, id="of a part"),
+    ],
+)
+async def test_parameters_without_number_are_refused_before_they_are_split(
+    monkeypatch: pytest.MonkeyPatch, content_type: str, disposition: str
+) -> None:
+    split: list[int] = []
+
+    def counted(header: str) -> tuple[bytes, dict[bytes, bytes]]:
+        split.append(header.count(";"))
+        return parse_options_header(header)
+
+    monkeypatch.setattr("app.forms.parse_options_header", counted)
+    with pytest.raises(MalformedRequest, match="cannot be read"):
+        await read(form((disposition, b"x")), content_type=content_type)
+    assert max(split, default=0) < 100
+
+
+async def test_a_name_may_hold_semicolons() -> None:
+    name = "".join(f"&#{code};" for code in range(0x1F600, 0x1F628))  # smileys, as a page in another encoding sends them
+    assert await read(form((f'name="file"; filename="{name}"', b"x"))) == [Part("file", name, b"x")]
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])

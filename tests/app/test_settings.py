@@ -87,6 +87,9 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("device", "gpu", "auto, cpu, cuda, cuda:N"), ("device", "cuda:x", "auto, cpu, cuda, cuda:N"),
         ("precision", "float16", "auto, float32, bfloat16, int8"), ("log_format", "xml", "auto, json, console"),
         ("log_level", "INFO", "debug, info, warning, error"), ("checkpoint_sha256", "abc", "64 hexadecimal digits"),
+        ("url_ports", "80, 70000", "ports from 1 to 65535, separated by commas"),
+        ("url_ports", "65536", "ports from 1 to 65535, separated by commas"),
+        ("url_ports", "0", "ports from 1 to 65535, separated by commas"),
         ("model_name", "a/b", "1 to 64 letters, digits, dots, dashes or underscores"),
     ],
 )  # fmt: skip
@@ -101,6 +104,11 @@ def test_a_bad_value_is_one_line_that_says_all(monkeypatch: pytest.MonkeyPatch, 
     assert str(caught.value) == f"{variable} is {value!r}: it may be {may}"
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("ports", ["1", "80,443", " 8080 , 9999,10000 ", "59999,60000,64999,65000,65499,65500,65529,65530,65535"])
+def test_ports_that_there_are(ports: str) -> None:
+    assert load_settings({"url_ports": ports}).url_ports == ports
 
 
 def test_an_empty_flag_is_a_bad_value() -> None:
