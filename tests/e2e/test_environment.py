@@ -50,12 +50,10 @@ def test_without_descriptors_it_neither_spins_nor_dies_and_serves_on_afterwards(
         used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 4, before[1]))
         stack.enter_context(many(server, 40))
-        for limit in (used + 4, 3):  # first some connections still find room, then not even a spare one
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
-            with suppress(OSError):
-                stack.enter_context(connect(server, 1))
-            assert min(_spent_in_half_a_second(server) for _ in range(4)) < 0.1  # whoever spins does so all the time
-            assert server.process.poll() is None
+        with suppress(OSError):
+            stack.enter_context(connect(server, 1))
+        assert min(_spent_in_half_a_second(server) for _ in range(4)) < 0.1  # whoever spins does so all the time
+        assert server.process.poll() is None
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         stack.close()
         assert classify(server) == 200
