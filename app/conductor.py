@@ -11,8 +11,7 @@ import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.control import Gone, Peer
@@ -21,7 +20,11 @@ from app.errors import AppError, CheckpointRefused, NotReady, Overloaded
 logger = logging.getLogger("sknet.workers")
 
 CLOSED = ("the service is shutting down",)
+LOADING = ("the model is being loaded",)
 AT_ONCE = 2  # one change under way, and one more that waits
+PREPARE_S = 600.0  # a large checkpoint over a slow network, compiled on a busy machine
+ANSWER_S = 10.0  # all else a worker does at once; one that was stopped would keep the turn for ever
+End = Callable[[bool], None]  # ends the process; whether it may finish its requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,18 @@ class Current:
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One worker. `turn` is of what it serves; it takes part in changes once it is ready."""
+    """One worker, and what it serves; it takes part in changes once it is ready."""
 
     slot: int
     peer: Peer
-    turn: int
+    serves: Current
+    end: End
     ready: bool = False
+
+    async def ask(self, what: str, checkpoint: str | None = None) -> None:
+        """As `Peer.ask`. Raises TimeoutError as well: it does not answer."""
+        async with asyncio.timeout(PREPARE_S if what == "prepare" else ANSWER_S):
+            await self.peer.ask(what, checkpoint)
 
 
 class Conductor:
@@ -55,9 +64,12 @@ class Conductor:
         self._last_s = 1.0
         self._changes: set[asyncio.Task[None]] = set()
 
-    def join(self, slot: int, end: socket.socket, started_with: Current) -> tuple[Member, asyncio.Task[None]]:
-        """A worker that was just started, and the task that listens to it until it ends; then `part` with it."""
-        member = Member(slot, Peer(end, "do", self._asked), started_with.turn)
+    def join(self, slot: int, line: socket.socket, started_with: Current, end: End) -> tuple[Member, asyncio.Task[None]]:
+        """A worker that was just started, and the task that listens to it until it ends; then `part` with it.
+
+        `end` is called for one that does not serve what all do, so that it is started again.
+        """
+        member = Member(slot, Peer(line, "do", self._asked), started_with, end)
         self._members.append(member)
         return member, asyncio.create_task(member.peer.listen(), name=f"control {slot}")
 
@@ -66,15 +78,24 @@ class Conductor:
         if member in self._members:
             self._members.remove(member)
 
-    async def ready(self, member: Member) -> None:
-        """It serves what it was started with, which may have changed since; when this returns, it serves what all do."""
+    async def ready(self, member: Member) -> bool:
+        """It serves what it was started with, which may have changed since. Whether it now serves what all do."""
         async with self._turn:
-            if member.turn != self.current.turn:
+            if member.serves.turn != self.current.turn:
                 try:
                     await self._bring(member)
-                except (AppError, RuntimeError, Gone) as error:  # better than nothing: it serves what all did before
+                except (AppError, RuntimeError) as error:
                     logger.error("worker %d cannot follow the others: %s", member.slot, error)
-            member.turn, member.ready = self.current.turn, True
+                    if any(other.ready for other in self._members):
+                        self._drop(member)
+                        return False
+                    # It is the only one, and better than nothing: the others are to follow it.
+                    self.current = replace(member.serves, turn=self.current.turn + 1)
+                except (Gone, TimeoutError) as error:
+                    self._lost(member, error)
+                    return False
+            member.serves, member.ready = self.current, True
+            return True
 
     async def load(self, checkpoint: str | None) -> None:
         """Serve another checkpoint in every worker, or in none.
@@ -83,14 +104,17 @@ class Conductor:
             CheckpointRefused: a worker cannot.
             AppError, RuntimeError: as the worker that cannot.
             Overloaded: a change is under way, and another waits.
+            NotReady: no worker serves by now, or the service shuts down.
         """
         async with _Place(self):
             started = time.monotonic()
             members = [member for member in self._members if member.ready]
+            if not members:  # nobody could say whether it can serve, and whoever is started next would have to
+                raise NotReady(LOADING)
             try:
                 # One alone at first: what only the first load ever has to make, the others find made.
                 for some in (members[:1], members[1:]):
-                    await _each(some, lambda member: member.peer.ask("prepare", checkpoint))
+                    await self._each(some, lambda member: member.ask("prepare", checkpoint))
             except BaseException:
                 await self._call_off(members)
                 raise
@@ -147,29 +171,65 @@ class Conductor:
 
     async def _bring(self, member: Member) -> None:
         if not self.current.loaded:
-            await member.peer.ask("unload")
+            await member.ask("unload")
             return
-        await member.peer.ask("prepare", self.current.checkpoint)
-        await member.peer.ask("commit")
+        await member.ask("prepare", self.current.checkpoint)
+        await member.ask("commit")
 
-    async def _to_all(self, members: list[Member], what: str) -> None:
-        """A worker that ends meanwhile is started again with what is current."""
+    async def _each(self, members: list[Member], ask: Callable[[Member], Awaitable[None]]) -> None:
+        """All of them, to the end; then the first error, if there was any."""
 
         async def one(member: Member) -> None:
             try:
-                await member.peer.ask(what)
-                member.turn = self.current.turn
-            except (AppError, RuntimeError, Gone) as error:
-                logger.error("worker %d did not %s: %s", member.slot, what, error or "it ended")
+                await ask(member)
+            except (Gone, TimeoutError) as error:
+                how = self._lost(member, error)
+                raise CheckpointRefused(f"worker {member.slot} {how} while it loaded the checkpoint") from None
+
+        for outcome in await asyncio.gather(*map(one, members), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _to_all(self, members: list[Member], what: str) -> None:
+        """A worker that ends meanwhile, or fails, is started again with what is current."""
+
+        async def one(member: Member) -> None:
+            try:
+                await member.ask(what)
+                member.serves = self.current
+            except (AppError, RuntimeError) as error:
+                logger.error("worker %d did not %s: %s", member.slot, what, error)
+                self._drop(member)
+            except (Gone, TimeoutError) as error:
+                self._lost(member, error)
 
         await asyncio.gather(*map(one, members))
 
     async def _call_off(self, members: list[Member]) -> None:
         async def one(member: Member) -> None:
-            with suppress(AppError, RuntimeError, Gone):  # it ended, and what it had prepared with it
-                await member.peer.ask("abort")
+            try:
+                await member.ask("abort")
+            except (AppError, RuntimeError) as error:
+                logger.error("worker %d did not abort: %s", member.slot, error)
+                self._drop(member)
+            except (Gone, TimeoutError) as error:  # what it had prepared ends with it
+                self._lost(member, error)
 
         await asyncio.gather(*map(one, members))
+
+    def _lost(self, member: Member, error: Exception) -> str:
+        """It ended, or is about to. How, in words."""
+        how = "ended" if isinstance(error, Gone) else "did not answer"
+        if member in self._members:
+            logger.error("worker %d %s", member.slot, how)
+            self._drop(member, gently=isinstance(error, Gone))
+        return how
+
+    def _drop(self, member: Member, *, gently: bool = True) -> None:
+        """Have it end and be started again with what is current."""
+        self.part(member)
+        if not self._closed:  # else it is told to end anyway
+            member.end(gently)
 
 
 class _Place:
@@ -193,17 +253,3 @@ class _Place:
     async def __aexit__(self, *exc: object) -> None:
         self._of._asking -= 1
         self._of._turn.release()
-
-
-async def _each(members: list[Member], ask: Callable[[Member], Awaitable[None]]) -> None:
-    """All of them, to the end; then the first error, if there was any."""
-
-    async def one(member: Member) -> None:
-        try:
-            await ask(member)
-        except Gone:
-            raise CheckpointRefused(f"worker {member.slot} ended while it loaded the checkpoint") from None
-
-    for outcome in await asyncio.gather(*map(one, members), return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome

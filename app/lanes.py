@@ -212,10 +212,19 @@ class Lanes:
     def drain(self) -> None:
         """Say from now on that the service is shutting down. What serves still does; what loads beside it is given up."""
         self._draining = True
-        self._metrics.observe_drain()
-        if self._work is not None and not self._work.done():
-            # From a signal's handler, which may stand anywhere in the loop's own code.
-            self._work.get_loop().call_soon_threadsafe(self._work.cancel)
+
+        def tell() -> None:
+            self._metrics.observe_drain()
+            if self._work is not None and not self._work.done():
+                self._work.cancel()
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            tell()
+            return
+        # From a signal's handler, which may stand anywhere: in the loop's own code, or holding the lock that every metric takes.
+        loop.call_soon_threadsafe(tell)
 
     async def close(self) -> None:
         """Refuse what is new, finish what runs, free every model."""

@@ -12,6 +12,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,8 @@ from model.device import cpu_limit
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.workers")
+
+HURRIED_S = 2.0  # from the second Ctrl+C to the end, whatever still runs
 
 
 class Worker(Server):
@@ -114,6 +118,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
     def end(*_: object) -> None:
         server.should_exit = True
 
+    server.hurried = _leave_soon
     # The server drains on these signals and then raises them again; a stop that was asked for is not a failure. One that comes
     # before the server listens to signals itself must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,6 +140,18 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
     if status:
         sys.exit(status)
     return reason
+
+
+def _leave_soon() -> None:
+    """End the process in a while, though a call of the engine may never come back, and all else waits for it."""
+
+    def leave() -> None:
+        time.sleep(HURRIED_S)
+        logger.error("ended without waiting for what still runs")
+        logging.shutdown()
+        os._exit(1)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
 
 
 def _reason(failures: Sequence[Exception]) -> str | None:

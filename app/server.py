@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self.grace_s = 0.0
+        self.hurried: Callable[[], None] = lambda: None  # called in the loop when Ctrl+C comes once more
         self._closes_at: float | None = None
 
     def drain(self) -> bool:
@@ -56,6 +57,8 @@ class Server(uvicorn.Server):
             self._closes_at = time.monotonic() + self.grace_s  # uvicorn's own loop looks, ten times a second
         else:
             super().handle_exit(sig, frame)
+            if self.force_exit:
+                asyncio.get_running_loop().call_soon_threadsafe(self.hurried)
 
     async def on_tick(self, counter: int) -> bool:
         if self._closes_at is not None and time.monotonic() >= self._closes_at:

@@ -15,6 +15,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,18 @@ class Supervisor:
         self._failure = self._failure or "workers that did not end in time were killed"
         self._send(signal.SIGKILL)
 
+    def _end(self, process: Process, taker: Taker, gently: bool) -> None:
+        """End one of them, so that it is started again."""
+        self._handover.remove(taker)
+        if process.returncode is not None:
+            return
+        if gently:
+            process.terminate()
+            patience_s = self._settings.drain_s + PATIENCE_S
+            asyncio.get_running_loop().call_later(patience_s, self._end, process, taker, False)
+        else:
+            process.kill()
+
     async def _keep(self, slot: int) -> None:
         """Have a worker in a slot until all are to end."""
         deaths, served = 0, False
@@ -151,8 +164,9 @@ class Supervisor:
             return False, f"it cannot be started: {error.strerror}"
         with ours, control:
             self._processes[slot] = process
-            member, listening = self._conductor.join(slot, control, current)
             taker = Taker(ours)
+            end = partial(self._end, process, taker)
+            member, listening = self._conductor.join(slot, control, current, end)
             if self._stopping.is_set():  # since it was asked for: nothing listens any more
                 process.terminate()
             else:
@@ -203,10 +217,11 @@ class Supervisor:
             while data := await asyncio.get_running_loop().sock_recv(taker.channel, 65_536):
                 said += data
                 if not taker.ready and said.startswith(READY):
-                    await self._conductor.ready(member)
+                    follows = await self._conductor.ready(member)
                     taker.ready, said = True, said.removeprefix(READY)
-                    self._first_ready.set()
-                    logger.info("worker %d is ready", member.slot)
+                    if follows:
+                        self._first_ready.set()
+                        logger.info("worker %d is ready", member.slot)
         except ConnectionResetError:
             pass  # it ended with connections in the channel
         return said.decode(errors="replace")

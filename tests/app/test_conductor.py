@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from app import conductor as conductor_module
 from app.classifier import Classifier
 from app.conductor import Conductor
 from app.errors import CheckpointRefused, NotReady, Overloaded
@@ -32,6 +33,7 @@ class Worker:
         self.gate: threading.Event | None = None
         self.asked: list[str] = []
         self.made: list[FakeModel] = []
+        self.told_to_end: list[str] = []
         ours, theirs = socket.socketpair()
         now = conductor.current
         settings = Settings(checkpoint="bundled:first")
@@ -39,7 +41,10 @@ class Worker:
         self.swaps = Swaps(
             self.classifier.lanes, settings, self.load, control=theirs, reference=now.checkpoint, loaded=now.loaded
         )
-        self.member, self.listening = conductor.join(slot, ours, now)
+        self.member, self.listening = conductor.join(slot, ours, now, self._end)
+
+    def _end(self, gently: bool) -> None:
+        self.told_to_end.append("gently" if gently else "at once")
 
     def load(self, settings: Settings) -> FakeModel:
         self.asked.append(settings.checkpoint)
@@ -159,15 +164,86 @@ async def test_one_that_was_being_started_meanwhile_catches_up(change: str) -> N
         assert {worker.classifier.state for worker in workers} == {"unloaded" if change == "unload" else "ready"}
 
 
-async def test_one_that_cannot_catch_up_serves_on_and_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_that_cannot_catch_up_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
     async with service() as (conductor, workers):
         late = await Worker(conductor, 2).start()
         workers.append(late)
         await workers[0].swaps.load("bundled:next")
         late.bad = {"bundled:next"}
-        await late.ready()
-        assert late.serves == "bundled:first"
+        assert not await conductor.ready(late.member)
+        assert late.told_to_end == ["gently"]
         assert "worker 2 cannot follow the others: worker 2 cannot read it" in caplog.messages
+        await workers[0].swaps.load("bundled:other")  # without it
+        assert (serving(workers[:2]), late.asked[2:]) == (["bundled:other"] * 2, [])
+
+
+async def test_the_only_one_that_cannot_catch_up_serves_on_and_the_others_follow_it() -> None:
+    async with service(1) as (conductor, workers):
+        late = await Worker(conductor, 1).start()
+        await workers[0].swaps.load("bundled:next")
+        await workers.pop().end()
+        workers.append(late)
+        late.bad = {"bundled:next"}
+        assert await conductor.ready(late.member)
+        assert (late.serves, late.told_to_end) == ("bundled:first", [])
+        workers.append(await (await Worker(conductor, 0).start()).ready())
+        assert serving(workers) == ["bundled:first"] * 2
+
+
+async def test_what_no_worker_could_prepare_is_never_served(caplog: pytest.LogCaptureFixture) -> None:
+    async with service(0) as (conductor, workers):
+        first = await Worker(conductor, 0).start()
+        workers.append(first)
+        before = conductor.current
+        with pytest.raises(NotReady, match="the model is being loaded"):
+            await first.swaps.load("bundled:nothing")
+        conductor.reload()
+        await until(lambda: not conductor._changes)
+        assert any(
+            "was not loaded once more: the service is not ready: the model is being" in message for message in caplog.messages
+        )
+        assert conductor.current is before
+        await first.ready()
+        await first.swaps.load("bundled:next")
+        assert first.serves == "bundled:next"
+
+
+@pytest.mark.parametrize("what", ["prepare", "abort", "commit", "unload"])
+async def test_one_that_does_not_answer_keeps_nobody_waiting(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conductor_module, "PREPARE_S" if what == "prepare" else "ANSWER_S", 0.3)
+    async with service(2) as (_, workers):
+        silent = workers[1].member
+        real = silent.peer.ask
+
+        async def ask(asked: str, checkpoint: str | None = None) -> None:
+            await (asyncio.Event().wait() if asked == what else real(asked, checkpoint))
+
+        monkeypatch.setattr(silent.peer, "ask", ask)
+        async with asyncio.timeout(10):
+            if what == "unload":
+                await workers[0].swaps.unload()
+            elif what == "commit":
+                await workers[0].swaps.load("bundled:next")
+            else:
+                workers[1].bad = {"bundled:next"}
+                with pytest.raises(CheckpointRefused, match="did not answer while" if what == "prepare" else "cannot read it"):
+                    await workers[0].swaps.load("bundled:next")
+        assert workers[1].told_to_end == ["at once"]
+        assert workers[0].told_to_end == []
+        await workers[0].swaps.load("bundled:other")
+        assert workers[0].serves == "bundled:other"
+
+
+@pytest.mark.parametrize("what", ["commit", "unload"])
+async def test_one_that_fails_to_change_is_started_again(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service(2) as (_, workers):
+
+        def fail(*_: object) -> None:
+            raise ValueError("it cannot")
+
+        monkeypatch.setattr(workers[1].classifier.lanes, "switch" if what == "commit" else "rest", fail)
+        await (workers[0].swaps.load("bundled:next") if what == "commit" else workers[0].swaps.unload())
+        assert [worker.told_to_end for worker in workers] == [[], ["gently"]]
 
 
 async def test_one_that_ends_while_it_loads_stops_the_change() -> None:

@@ -236,6 +236,18 @@ async def test_the_end_gives_up_what_loads_and_frees_everything() -> None:
         await until(lambda: began[0].closed)
 
 
+async def test_a_signal_that_finds_the_metrics_locked_does_not_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, seen = True, list[bool]()
+    async with serving(FakeModel()) as (classifier, _):
+        # The code that a signal interrupted may hold the lock, and goes on only when the handler has returned.
+        monkeypatch.setattr(classifier.lanes._metrics, "observe_drain", lambda: seen.append(locked))
+        classifier.drain()
+        locked = False
+        assert classifier.state == "draining"
+        await asyncio.sleep(0)
+        assert seen == [False]
+
+
 async def test_a_model_made_for_a_service_that_ends_is_closed() -> None:
     model = Other()
     async with serving(FakeModel()) as (classifier, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ async def test_limits_and_readiness_are_told() -> None:
         assert service.metric("sknet_ready_workers") == 1
         assert 0 <= time.time() - service.metric("sknet_start_time_seconds") < 60
         service.parts.classifier.drain()
+        await asyncio.sleep(0)
         assert service.metric("sknet_ready_workers") == 0
     assert b"sknet_ready_workers 0.0" in Metrics().render()
 

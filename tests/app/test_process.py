@@ -85,6 +85,7 @@ class Stub:
 
     def __init__(self, run: Callable[[], None]) -> None:
         self.should_exit = False
+        self.hurried: Callable[[], None] = lambda: None
         self.run = run
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from app import workers
+from app import conductor, workers
 from app.handover import listen
 from app.settings import Settings
 from app.workers import Supervisor, supervise
@@ -48,6 +48,7 @@ class Running:
     """A supervisor at work, and questions to its workers."""
 
     def __init__(self, supervisor: Supervisor, address: tuple[str, int]) -> None:
+        self.supervisor = supervisor
         self.done = asyncio.ensure_future(supervisor.run())
         self._address = address
 
@@ -179,6 +180,34 @@ async def test_what_dies_comes_back_in_its_place(
         assert not (tmp_path / "gauge_livesum_1.db").exists()
         assert (tmp_path / "counter_1.db").exists()
     assert f"worker 1: process {before[1]} ended by signal 9; it is started again in 0.1 s" in caplog.messages
+
+
+async def test_what_does_not_answer_is_killed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(conductor, "ANSWER_S", 0.1)
+    async with running(tmp_path, program(end="None")) as service:  # hears of no change, and no polite signal
+        before = await service.ask_both()
+        async with asyncio.timeout(10):
+            await service.supervisor._conductor.unload()
+        with monkeypatch.context() as answers:
+            answers.setattr(conductor.Member, "ask", done)
+            after = await service.ask_both()
+        assert not set(before.values()) & set(after.values())
+
+
+async def done(*_: object) -> None:
+    """What was asked for."""
+
+
+async def test_what_is_told_to_end_and_does_not_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.1)
+    async with running(tmp_path, program(end="None"), drain_s=0) as service:
+        before = await service.ask_both()
+        conducting = service.supervisor._conductor
+        for member in list(conducting._members):
+            conducting._drop(member)
+        assert not set(before.values()) & set((await service.ask_both()).values())
 
 
 async def test_deaths_in_a_row_are_answered_ever_more_slowly(

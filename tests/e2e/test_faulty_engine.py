@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,26 @@ def ask(server: Server, seen: list[int]) -> None:
             seen.append(post(client).status_code)
             if seen[-1] == 503:
                 return
+
+
+@pytest.mark.parametrize("between_s", [0.0, 1.0])
+def test_ctrl_c_twice_ends_it_whatever_hangs(tmp_path: Path, between_s: float) -> None:
+    orders = tmp_path / "orders"
+    with faulty(orders, stuck_s=600) as server, server.client() as client:
+        orders.write_text("hang")
+        asking = threading.Thread(target=hang_up, args=(server,))
+        asking.start()
+        assert within(20, lambda: "sknet_queue_size 1.0" in client.get("/metrics").text)
+        server.process.send_signal(signal.SIGINT)
+        assert within(20, lambda: any("hutting down" in line for line in server.lines))
+        time.sleep(between_s)  # as it waits for the answer, or for the call after it
+        assert server.stop(signal.SIGINT, within_s=15) == 1
+        asking.join(10)
+
+
+def hang_up(server: Server) -> None:
+    with server.client() as client, suppress(httpx.TransportError):
+        post(client)
 
 
 def test_a_process_that_hangs_for_good_ends_and_says_why(tmp_path: Path) -> None:
