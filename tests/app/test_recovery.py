@@ -123,21 +123,29 @@ async def test_a_stuck_engine_is_given_up_and_another_one_serves(gate: threading
 
 
 async def test_why_it_is_not_ready_is_told_until_it_is(gate: threading.Event) -> None:
-    stuck, good = FakeModel(gate=gate), FakeModel()
-    gone = DeviceError("there is no such device any more")
-    async with serving(stuck, gone, gone, good) as service:
-        reasons: list[str] = []
+    tried, go, mended = threading.Event(), threading.Event(), threading.Event()
+
+    def load() -> FakeModel:
+        tried.set()
+        assert go.wait(10)
+        if not mended.is_set():
+            raise DeviceError("there is no such device any more")
+        return FakeModel()
+
+    async with serving(FakeModel(gate=gate)) as service:
+        service.recovery._load = load
         work = asyncio.create_task(service.classify())
-        while service.classifier.state != "ready" or len(service.loaded) < 2:
-            reasons += [reason for reason in service.classifier.reasons if reason not in reasons]
-            await asyncio.sleep(0.005)
-        assert reasons == [
-            "a call of the engine has not come back for 0.3 s; the model is being loaded anew",
-            "a call of the engine has not come back for 0.3 s; loading the model anew failed: there is no such device any more",
-        ]
+        assert await asyncio.to_thread(tried.wait, 10)
+        stuck = "a call of the engine has not come back for 0.3 s"
+        assert service.classifier.reasons == (f"{stuck}; the model is being loaded anew",)
+        go.set()
+        failed = (f"{stuck}; loading the model anew failed: there is no such device any more",)
+        await until(lambda: service.classifier.reasons == failed)
+        assert service.classifier.state == "recovering"
+        mended.set()
+        await until(lambda: service.classifier.state == "ready")
         assert service.classifier.reasons == ()
         assert "not come back" in await outcome(work)
-        gate.set()
 
 
 async def test_failures_in_a_row_have_it_loaded_anew_but_single_ones_do_not() -> None:
