@@ -144,7 +144,7 @@ async def test_why_it_is_not_ready_is_told_until_it_is(gate: threading.Event) ->
         assert service.classifier.state == "recovering"
         mended.set()
         await until(lambda: service.classifier.state == "ready")
-        assert service.classifier.reasons == ()
+        assert not service.classifier.reasons
         assert "not come back" in await outcome(work)
 
 
