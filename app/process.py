@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from app.descriptors import raise_limit
 from app.handover import DRAIN, READY, Order, take
-from app.logs import configure
+from app.logs import configure, last_word
 from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
@@ -134,7 +134,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
     if left_behind():
         # It is inside native code, which aborts when the interpreter is taken away from it, or which the end would wait for.
         if reason is not None and order is None:
-            sys.stderr.write(f"Error: {reason}\n")  # as the command line would
+            last_word(f"Error: {reason}")  # as the command line would
         logging.shutdown()
         os._exit(1 if reason else status)
     if status:
