@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from app import hangup
 from app.descriptors import raise_limit
 from app.handover import DRAIN, READY, Order, take
 from app.logs import configure, last_word
@@ -54,6 +55,7 @@ class Worker(Server):
         await super().startup(sockets=[])
         asyncio.get_running_loop().add_reader(self._channel, self._take)
         asyncio.get_running_loop().add_signal_handler(DRAIN, self.drain)
+        hangup.let_through(DRAIN)  # its starter held it back
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().remove_reader(self._channel)
@@ -67,6 +69,7 @@ class Worker(Server):
         if self._opening:
             await asyncio.wait(self._opening)
         await super().shutdown(sockets=[])
+        hangup.hold_back(DRAIN)
 
     def _take(self) -> None:
         try:
