@@ -74,7 +74,7 @@ def serve(**flags: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from app.hangup import hold_back
-    from app.logs import configure, flush
+    from app.logs import configure, last_word
 
     hold_back()
     configure(settings.log_format, settings.log_level)
@@ -91,8 +91,8 @@ def serve(**flags: Any) -> None:
 
         failure = serve_here(settings)
     if failure is not None:
-        flush()
-        raise click.ClickException(failure)
+        last_word(f"Error: {failure}")
+        sys.exit(1)
 
 
 @main.command()

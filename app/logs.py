@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -87,6 +88,10 @@ class Writer(logging.Handler):
         except Exception:  # noqa: BLE001 - as every handler of the library: a line that cannot be made is no reason to fail
             self.handleError(record)
 
+    def say(self, line: str) -> None:
+        """Take a line that is made already."""
+        self._waiting.put(line)
+
     def flush(self) -> None:
         """Wait until what was logged so far is written, but not for ever."""
         written = threading.Event()
@@ -149,6 +154,8 @@ class _Mark(logging.Filter):
 
 def configure(kind: Literal["auto", "json", "console"], level: str, *, worker: int | None = None) -> None:
     """Send every logger's lines to standard error in one format; those of a worker process say which one it is."""
+    if sys.stderr is None:  # it was closed by whoever started this
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     if kind == "auto":
         kind = "console" if sys.stderr.isatty() else "json"
     handler = Writer(sys.stderr)
@@ -160,6 +167,14 @@ def configure(kind: Literal["auto", "json", "console"], level: str, *, worker: i
     root.setLevel(logging.WARNING)  # libraries have their say when something is wrong
     for ours in ("sknet", "uvicorn"):
         logging.getLogger(ours).setLevel(level.upper())
+
+
+def last_word(line: str) -> None:
+    """Write a line as it is, behind what was logged, and wait for it as `flush` does."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Writer):
+            handler.say(line)
+    flush()
 
 
 def flush() -> None:

@@ -22,9 +22,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from app import hangup
 from app.descriptors import raise_limit
 from app.handover import DRAIN, READY, Order, take
-from app.logs import configure
+from app.logs import configure, last_word
 from app.main import create_app
 from app.metrics import Metrics, Shared
 from app.server import Server, server_of
@@ -54,6 +55,7 @@ class Worker(Server):
         await super().startup(sockets=[])
         asyncio.get_running_loop().add_reader(self._channel, self._take)
         asyncio.get_running_loop().add_signal_handler(DRAIN, self.drain)
+        hangup.let_through(DRAIN)  # its starter held it back
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().remove_reader(self._channel)
@@ -67,6 +69,7 @@ class Worker(Server):
         if self._opening:
             await asyncio.wait(self._opening)
         await super().shutdown(sockets=[])
+        hangup.hold_back(DRAIN)
 
     def _take(self) -> None:
         try:
@@ -134,7 +137,7 @@ def serve(settings: Settings, order: Order | None = None) -> str | None:
     if left_behind():
         # It is inside native code, which aborts when the interpreter is taken away from it, or which the end would wait for.
         if reason is not None and order is None:
-            sys.stderr.write(f"Error: {reason}\n")  # as the command line would
+            last_word(f"Error: {reason}")  # as the command line would
         logging.shutdown()
         os._exit(1 if reason else status)
     if status:

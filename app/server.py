@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(SETTLE_S)
         await _turns()
         await super().shutdown(sockets)
+        hangup.hold_back()  # whoever listens is about to go with the loop
 
 
 async def _turns() -> None:

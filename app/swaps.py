@@ -92,7 +92,7 @@ class Swaps:
         async def load() -> None:
             try:
                 await self._load(None)
-            except (CheckpointRefused, NotReady):
+            except CheckpointRefused:
                 pass  # and is logged
             except Exception as error:  # noqa: BLE001 - nobody waits for it
                 logger.error("loading it once more: %s", error)

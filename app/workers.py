@@ -171,6 +171,8 @@ class Supervisor:
                 process.terminate()
             else:
                 self._handover.add(taker)
+                if self._draining:  # likewise, and it waits until the worker listens
+                    process.send_signal(DRAIN)
             try:
                 said = await self._hear(taker, member)
                 returned = await process.wait()
@@ -199,14 +201,14 @@ class Supervisor:
             (ours, theirs), (control, their_control) = pairs
             now, ends = self._conductor.current, (theirs.fileno(), their_control.fileno())
             order = Order(slot, ends[0], str(self._folder), dict(self._flags), ends[1], now.checkpoint, now.loaded)
-            hangup.hold_back()  # until the worker listens: a stray one must not end it at its start
+            hangup.hold_back(DRAIN)  # until the worker listens: neither must end it at its start
             try:
                 # In a process group of its own, so that Ctrl+C comes from here, once it can be dealt with.
                 process = await create_subprocess_exec(
                     *self._program, order.dump(), stdin=DEVNULL, pass_fds=ends, process_group=0
                 )
             finally:
-                hangup.let_through()
+                hangup.let_through(DRAIN)
             failed.pop_all()
         return ours, control, process, now
 

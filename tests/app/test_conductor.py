@@ -307,3 +307,10 @@ async def test_a_hangup_loads_the_configured_one_everywhere() -> None:
         conductor.reload()
         await until(lambda: not conductor._changes)
         assert conductor.current.turn == before
+
+
+async def test_a_hangup_that_finds_nothing_to_load_with_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with service(0) as (conductor, workers):
+        workers.append(await Worker(conductor, 0).start())
+        workers[0].swaps.reload()
+        await until(lambda: "loading it once more: the service is not ready: the model is being loaded" in caplog.messages)

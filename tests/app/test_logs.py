@@ -7,9 +7,10 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
@@ -17,7 +18,7 @@ from typing import TextIO
 import pytest
 
 from app import logs
-from app.logs import ConsoleFormatter, JsonFormatter, Writer, configure
+from app.logs import ConsoleFormatter, JsonFormatter, Writer, configure, last_word
 
 
 def record(message: str = "GET %s", *args: object, error: BaseException | None = None, **extra: object) -> logging.LogRecord:
@@ -201,6 +202,33 @@ def test_a_reader_that_left_and_a_full_disk_cost_lines_only(tmp_path: Path, monk
     first, second = (tmp_path / "log").read_text().splitlines()
     assert first == "kept"
     assert second.startswith("1 log lines were dropped")
+
+
+@pytest.mark.usefixtures("_root_is_put_back")
+def test_the_last_word_comes_behind_the_log_and_waits_for_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FLUSH_S", 0.05)
+    with (tmp_path / "log").open("w") as stream, writing(stream) as (writer, logger):
+        logging.getLogger().handlers[:] = [writer]
+        logger.info("before")
+        last_word("Error: why")
+        writer.close()
+    assert (tmp_path / "log").read_text() == "before\nError: why\n"
+    end, start = os.pipe()
+    os.set_blocking(start, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(start, b"x" * 1000)
+    os.set_blocking(start, True)
+    with os.fdopen(start, "w") as stream, writing(stream) as (writer, _):
+        logging.getLogger().handlers[:] = [writer]
+        last_word("Error: why")
+        os.close(end)  # and its thread is let go
+
+
+def test_without_a_standard_error_lines_are_written_to_nothing() -> None:
+    code = "import logging; from app.logs import configure; configure('auto', 'info'); logging.getLogger('sknet.x').info('x')"
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, code], check=False, timeout=60)
+    assert done.returncode == 0
 
 
 def test_what_cannot_be_encoded_is_written_as_it_can(tmp_path: Path) -> None:

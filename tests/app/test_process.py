@@ -19,9 +19,9 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app import process
+from app import hangup, process
 from app.connections import Connections
-from app.handover import Order, listen
+from app.handover import DRAIN, Order, listen
 from app.metrics import Metrics
 from app.process import Worker, serve, share_of, warn_of_sums
 from app.protocol import BoundedHttpTools
@@ -188,6 +188,8 @@ async def test_a_worker_that_ends_serves_what_waits_and_gets_no_more() -> None:
         with connection:
             socket.send_fds(ours, [b"\0"], [connection.fileno()])  # the loop has no turn before the worker ends
             await worker.shutdown()
+            assert {signal.SIGHUP, DRAIN} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())  # none ends it from here on
+            hangup.let_through(DRAIN)
             with pytest.raises(BrokenPipeError):
                 socket.send_fds(ours, [b"\0"], [connection.fileno()])
         answer = b""

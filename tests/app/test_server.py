@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app import hangup
 from app.bench.client import Answer, Connection, get, post
 from app.main import create_app
 from app.server import Server, server_of
@@ -75,6 +76,7 @@ async def running(model: FakeModel | None = None, *, grace_s: float = 0.0, loads
         gate.set()
         server.should_exit = True
         await asyncio.gather(done, return_exceptions=True)
+        hangup.let_through()
 
 
 async def test_in_its_grace_it_says_no_and_serves_on() -> None:
@@ -100,6 +102,14 @@ async def test_ctrl_c_and_a_second_signal_end_it_without_grace(numbers: tuple[in
         for number in numbers:
             service.server.handle_exit(number, None)
         await service.end()
+
+
+async def test_a_hangup_as_it_ends_ends_nothing_else() -> None:
+    async with running() as service:
+        assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        service.server.handle_exit(signal.SIGINT, None)
+        await service.end()
+        assert signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # as the loop goes, its default comes back
 
 
 async def test_what_never_was_ready_has_nobody_to_be_gracious_to() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ import json, os, signal, socket, sys, time
 order = json.loads(sys.argv[1])
 channel = socket.socket(fileno=order["channel"])
 {start}
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 signal.signal(signal.SIGTERM, lambda *_: ({end}))
 while True:
     data, fds, _, _ = socket.recv_fds(channel, 1, 1)
@@ -125,6 +127,27 @@ async def test_in_the_grace_all_are_told_and_serve_on(tmp_path: Path) -> None:
         assert await service.end() is None
         assert time.monotonic() - started >= 0.5
         assert not any(map(alive, pids.values()))
+
+
+async def test_who_is_still_being_made_in_the_grace_is_told_once_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, real = tmp_path / "told", create_subprocess_exec
+
+    async def slowly(*arguments: Any, **options: Any) -> Process:
+        made = await real(*arguments, **options)
+        if json.loads(arguments[-1])["slot"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.2)  # the supervisor hears the signal, and knows nothing of this one yet
+        return made
+
+    monkeypatch.setattr(workers, "create_subprocess_exec", slowly)
+    start = "if order['slot']: time.sleep(0.5)\n" + TELLS.format(str(told))
+    async with running(tmp_path, program(start), grace_s=60) as service:
+        await until(lambda: told.exists() and sorted(told.read_text()) == ["0", "1"], 10)
+        assert set(await service.ask_both()) == {0, 1}
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await service.end() is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
