@@ -51,7 +51,7 @@ class Dialler:
         """
         addresses = (await self._addresses(target))[:ADDRESSES]
         for address in addresses[:-1]:
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, TimeoutError, SourceUnreachable):  # nobody there, or nobody who speaks TLS
                 async with asyncio.timeout(TRY_S):
                     return await self._secured(await self._connected(address, target.port), target)
         try:

@@ -123,7 +123,7 @@ class Keys:
             if entry.strip()
         ]
         self._path = path
-        self._mark = _mark(path) if path else None
+        self._mark = self._seen = _mark(path) if path else None  # at the last reading, and at the last look
         self._keys = self._read()
         self._stopped = threading.Event()
 
@@ -175,17 +175,26 @@ class Keys:
         self._stopped.set()
 
     def look(self) -> None:
-        """Read the file again if it changed. What cannot be used leaves the keys as they were, and is logged once."""
-        mark = _mark(self._path) if self._path else None
-        if mark == self._mark:
+        """Read the file again if it changed, once it is the same at two looks: what is being written may end between two lines.
+
+        What cannot be used leaves the keys as they were, and is logged once.
+        """
+        seen, self._seen = self._seen, _mark(self._path) if self._path else None
+        if self._seen == self._mark or self._seen != seen:
             return
-        self._mark = mark
+        keys, fault = self._keys, None
         try:
-            self._keys = self._read()
+            keys = self._read()
         except KeysError as error:
-            logger.error("the keys stay as they were: %s", error)
+            fault = error
+        if self._path and _mark(self._path) != self._seen:  # it changed while it was read
             return
-        logger.info("keys were read again; there are %d now", len(self._keys))
+        self._mark = self._seen
+        if fault is not None:
+            logger.error("the keys stay as they were: %s", fault)
+            return
+        self._keys = keys
+        logger.info("keys were read again; there are %d now", len(keys))
 
     def _watch(self, stopped: threading.Event) -> None:
         while not stopped.wait(LOOK_S):

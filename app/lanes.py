@@ -19,6 +19,8 @@ from app.settings import Settings
 from app.threads import beside
 from app.watchdog import Trouble
 from model.errors import ModelError
+from model.guard import BEGIN_S
+from model.wire import PATIENCE
 
 if TYPE_CHECKING:
     from app.classifier import Model
@@ -28,7 +30,8 @@ logger = logging.getLogger("sknet.service")
 LOADING = ("the model is being loaded",)
 UNLOADED = ("the model was unloaded",)
 DRAINING = ("the service is shutting down",)
-DECODER_START_S = 60.0  # more than decoding waits for a process to begin, and by the clock it takes twice its processor time
+# Until an image is decoded; as much again as its guard gives, since on a busy machine all else takes long too.
+DECODER_START_S = 2 * BEGIN_S
 AT_ONCE = 2  # one that loads, and one more that waits for it: each that waits is a client on a connection
 
 
@@ -167,7 +170,7 @@ class Lanes:
             max_items=self._settings.max_queue,
             admitted=self._metrics.queue_changed,
             stuck_s=self._settings.stuck_s,
-            guarded_s=self._settings.stuck_s + DECODER_START_S + 2 * self._settings.decode_s,
+            guarded_s=self._settings.stuck_s + DECODER_START_S + PATIENCE * self._settings.decode_s,
         )
         self._metrics.observe_model(self._settings.model_name, model.info)
         self._metrics.loads.labels("loaded").inc()

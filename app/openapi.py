@@ -16,7 +16,9 @@ from model import errors as model_errors
 
 Needed = Callable[[str, str], str | None]
 
-_REFUSALS = tuple(row_of(kind).status for kind in (app_errors.Unauthorised, app_errors.ScopeForbidden, app_errors.RateLimited))
+# What is answered before a route is asked.
+_EARLY = (app_errors.Unauthorised, app_errors.ScopeForbidden, app_errors.BodyTooLarge, app_errors.RateLimited)
+_REFUSALS = tuple(row_of(kind).status for kind in _EARLY)
 _REF = "#/components/schemas/{model}"
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "The encoded image, and nothing else."}}
 # One `detail` for each kind of problem, as the service words it.

@@ -81,13 +81,13 @@ class Child:
         """Whether it lives and has said nothing that it was not asked."""
         return self._process.poll() is None and not _ready(self._out, select.POLLIN, 0)
 
-    def hand_over(self, data: bytes) -> None:
-        """Send an image, until the process says that it has it.
+    def hand_over(self, data: bytes, deadline: float) -> None:
+        """Send an image, until the process says that it has it: within `HAND_OVER_S`, and by `deadline` of the monotonic clock.
 
         Raises:
             Lost, Late, OSError: it never had the image, whatever the reason.
         """
-        deadline = time.monotonic() + HAND_OVER_S
+        deadline = min(deadline, time.monotonic() + HAND_OVER_S)
         for part in (LENGTH.pack(len(data)), data):
             left = memoryview(part)
             while left:

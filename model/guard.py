@@ -26,7 +26,8 @@ from model.wire import READY, Order, Rubbish
 logger = logging.getLogger("sknet.model")
 
 PROGRAM = (sys.executable, "-P", "-B", "-m", "model.decoder")
-START_S = 30.0  # until a process is ready, on a machine that has other things to do
+START_S = 12.0  # until a process is ready, on a machine that has other things to do
+BEGIN_S = 20.0  # until a process has the image, whatever became of others before it
 MOST_IMAGES = 500  # of one process, so that what native code leaks does not add up
 ATTEMPTS = 3  # for an image whose process ended before it had the image
 
@@ -65,10 +66,13 @@ class Guard:
             DecoderUnavailable: no process can be started, or this guard is closed.
         """
         with self._room:
-            for _ in range(ATTEMPTS):
-                child = self._take()
+            deadline = time.monotonic() + BEGIN_S
+            for attempt in range(ATTEMPTS):
+                if attempt and time.monotonic() >= deadline:
+                    break
+                child = self._take(deadline)
                 try:
-                    child.hand_over(data)
+                    child.hand_over(data, deadline)
                 except (Lost, Late, OSError):
                     self._drop(child)  # not the image's doing: it did not have it yet
                     continue
@@ -111,7 +115,7 @@ class Guard:
         self._give_back(child)
         return image
 
-    def _take(self) -> Child:
+    def _take(self, deadline: float) -> Child:
         while True:
             with self._lock:
                 if self._closed:
@@ -122,13 +126,13 @@ class Guard:
             if child.is_fresh():
                 return child
             self._drop(child)
-        return self._start()
+        return self._start(deadline)
 
-    def _start(self) -> Child:
+    def _start(self, deadline: float) -> Child:
         try:
             child = Child(self._program, self._order)
-        except OSError as error:  # no memory, processes or file descriptors left
-            reason = error.strerror or type(error).__name__
+        except (OSError, MemoryError) as error:  # no memory, processes or file descriptors left
+            reason = getattr(error, "strerror", None) or type(error).__name__
             raise DecoderUnavailable(f"the process that decodes such images cannot be started: {reason}; try again") from error
         with self._lock:
             closed = self._closed
@@ -137,11 +141,14 @@ class Guard:
         try:
             if closed:
                 raise Lost("closed")
-            child.expect(READY, time.monotonic() + START_S)
-        except (Lost, Late, Rubbish) as error:
+            child.expect(READY, min(deadline, time.monotonic() + START_S))
+        except (Lost, Late, Rubbish, OSError, MemoryError) as error:
             self._drop(child)
             logger.error("the decoding process did not start: it %s", child.end_in_words())
             raise DecoderUnavailable("the process that decodes such images does not start; try again") from error
+        except BaseException:  # nobody else knows of it
+            self._drop(child)
+            raise
         return child
 
     def _give_back(self, child: Child) -> None:

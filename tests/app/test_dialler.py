@@ -109,6 +109,16 @@ async def test_an_address_that_swallows_packets_is_not_waited_for_long(monkeypat
         writer.transport.abort()
 
 
+async def test_the_next_address_is_tried_where_one_speaks_no_tls() -> None:
+    async with origin(tls=certified()) as server:
+        plain = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.2", server.port)
+        async with plain:
+            names = Names({HOST: [("127.0.0.2", "127.0.0.1")]})
+            _, writer = await Dialler(names, trusting(), lambda address, port: None).open(parse(server.url(scheme="https")))
+            assert writer.get_extra_info("peername") == ("127.0.0.1", server.port)
+            writer.transport.abort()
+
+
 async def test_nobody_answers() -> None:
     async with origin() as server:
         port = server.port

@@ -242,22 +242,58 @@ def replace(file: Path, text: str) -> None:
     beside.replace(file)
 
 
+def look(keys: Keys) -> None:
+    """As often as it takes to see a change that is over."""
+    keys.look()
+    keys.look()
+
+
 def test_a_change_is_seen_and_logged_without_a_key(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sknet.keys")
     keys = Keys(None, file)
-    keys.look()
+    look(keys)
     assert (holds(keys, FIRST), caplog.messages) == (True, [])
     replace(file, f"{FIRST}\n{SECOND}\n")
-    keys.look()
+    look(keys)
     assert holds(keys, FIRST, SECOND)
     with file.open("a") as more:  # in its place, as an editor may
         more.write(THIRD)
-    keys.look()
+    look(keys)
     assert holds(keys, FIRST, SECOND, THIRD)
     replace(file, SECOND)
-    keys.look()
+    look(keys)
     assert holds(keys, SECOND)
     assert caplog.messages == [f"keys were read again; there are {n} now" for n in (2, 3, 1)]
+
+
+def test_a_file_that_is_being_written_is_not_read_half_way(file: Path) -> None:
+    file.write_text(f"{FIRST}\n{SECOND}\n")
+    keys = Keys(None, file)
+    with file.open("w") as written:  # in its place, a line at a time
+        for key in (FIRST, SECOND, THIRD):
+            print(key, file=written, flush=True)
+            keys.look()
+            assert holds(keys, FIRST, SECOND)
+    keys.look()
+    assert holds(keys, FIRST, SECOND, THIRD)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys(None, file)
+    replace(file, SECOND)
+    read = keys._read
+
+    def slow() -> tuple[module.Key, ...]:
+        found = read()
+        replace(file, THIRD)
+        return found
+
+    monkeypatch.setattr(keys, "_read", slow)
+    look(keys)
+    assert holds(keys, FIRST)
+    monkeypatch.undo()
+    look(keys)
+    assert holds(keys, THIRD)
 
 
 def test_a_link_that_is_turned_to_another_file_is_seen(file: Path) -> None:
@@ -270,7 +306,7 @@ def test_a_link_that_is_turned_to_another_file_is_seen(file: Path) -> None:
     turned = file.with_name("turned")
     turned.symlink_to(other)
     turned.replace(link)
-    keys.look()
+    look(keys)
     assert holds(keys, THIRD)
 
 
@@ -282,14 +318,14 @@ def test_what_cannot_be_used_leaves_the_keys_as_they_were(file: Path, bad: str |
     else:
         file.write_bytes(bad.encode("utf-8", "surrogateescape"))
     for _ in range(3):
-        keys.look()
+        look(keys)
     assert holds(keys, FIRST)
     (record,) = caplog.records  # once, not at every look
     assert (record.name, record.levelname) == ("sknet.keys", "ERROR")
     assert "the keys stay as they were: SKNET_API_KEYS_FILE" in record.getMessage()
     assert SECOND not in caplog.text
     replace(file, THIRD)
-    keys.look()
+    look(keys)
     assert holds(keys, THIRD)
 
 

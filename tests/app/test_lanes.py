@@ -17,8 +17,11 @@ from app.errors import NotReady, Overloaded
 from app.lanes import AT_ONCE
 from app.metrics import Metrics
 from app.settings import Settings
+from model import child
 from model.errors import CheckpointCorrupt
+from model.guard import BEGIN_S
 from model.types import Label, Prediction
+from model.wire import PATIENCE
 from tests.app.asgi import until
 from tests.fakes import SECRET, FakeModel, fake_info
 
@@ -307,3 +310,9 @@ async def test_two_hundred_swaps_leave_no_task_thread_or_series_behind() -> None
         await until(lambda: ours() <= max(threads, 1))  # the engine's one thread
         assert metrics.render().count(b"\n") == size
         assert metrics.render().count(b"sknet_model_info{") == 1
+
+
+async def test_no_decoder_counts_as_stuck_that_keeps_within_its_time() -> None:
+    async with serving(FakeModel(), stuck_s=0.1, decode_s=7.0) as (classifier, _):
+        lane = classifier.lanes.current()
+    assert lane.watchdog._limits["decoder"] > BEGIN_S + PATIENCE * 7.0 + child._LAST_S

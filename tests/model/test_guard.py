@@ -196,6 +196,39 @@ def test_without_a_process_the_image_may_be_sent_again(
     assert guard.processes() == ()
 
 
+def test_all_attempts_together_have_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "BEGIN_S", 1.0)
+    guard = Guard(DEFAULT_LIMITS, program=programs.DEAF)
+    before = time.monotonic()
+    with pytest.raises(DecoderUnavailable):
+        guard.decode("GIF", bytes(3_000_000))  # each attempt would wait for `HAND_OVER_S`
+    assert time.monotonic() - before < child.HAND_OVER_S
+    assert guard.processes() == ()
+
+
+@pytest.mark.parametrize("error", [OSError("poll"), MemoryError(), KeyboardInterrupt()], ids=repr)
+def test_whatever_befalls_the_start_of_a_process_it_is_not_left_behind(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(child.Child, "expect", fail)
+    guard = Guard(DEFAULT_LIMITS, program=programs.WORKING)
+    with pytest.raises(DecoderUnavailable if isinstance(error, Exception) else KeyboardInterrupt):
+        guard.decode("GIF", b"abc")
+    assert guard.processes() == ()
+
+
+def test_without_memory_for_a_process_the_image_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(guard_module, "Child", fail)
+    with pytest.raises(DecoderUnavailable, match="cannot be started: MemoryError"):
+        Guard(DEFAULT_LIMITS).decode("GIF", b"abc")
+
+
 # --- many at once, and the end -----------------------------------------------------------------------------------------
 
 
