@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import suppress
 from enum import StrEnum
 from typing import Protocol
@@ -15,6 +16,7 @@ from app.metrics import Metrics
 
 TELLS_GONE = hasattr(socket, "TCP_INFO")  # whether `is_gone` can know: on Linux
 _CLOSED = 7  # TCP_CLOSE in Linux's include/net/tcp_states.h, as the first byte of TCP_INFO tells it
+FRESH_S = 0.5  # a connection may be idle for so long before it is worth less than others
 
 
 def limit_silence(transport: asyncio.Transport, seconds: float) -> None:
@@ -37,7 +39,7 @@ def is_gone(transport: asyncio.Transport) -> bool:
 
 
 class Wait(StrEnum):
-    """What a connection waits for. In this order they give way to new ones: all but those with work under way."""
+    """What a connection waits for. All but those with work under way give way to new ones."""
 
     IDLE = "idle"  # its client to begin or end a request's head
     BODY = "body"  # its client to send the body
@@ -57,14 +59,16 @@ class Connection(Protocol):
 class Connections:
     """The connections of one process: `limit` at most.
 
-    One too many closes the one that has waited longest for its client: idle before uploading before not reading. So any number
-    of silent clients keeps nobody out. Only while all of them have work under way is the new one refused.
+    One too many closes the one that has waited longest for its client: an idle one if there is, but one that began to be idle
+    just now may be about to ask, so it comes no sooner than any other. Thus any number of silent clients keeps nobody out.
+    Only while all of them have work under way is the new one refused.
     """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self.limit = limit
         self._metrics = metrics
-        self._by_wait: dict[Wait, dict[Connection, None]] = {wait: {} for wait in Wait}  # each in order of its beginning
+        # Since when, on the monotonic clock; each is in that order.
+        self._by_wait: dict[Wait, dict[Connection, float]] = {wait: {} for wait in Wait}
         self._count = 0
         metrics.connections_limit.set(limit)
 
@@ -81,7 +85,7 @@ class Connections:
         room = self._count < self.limit
         if not room:
             self._metrics.connections_cut.labels("refused").inc()
-        self._by_wait[Wait.IDLE][connection] = None
+        self._by_wait[Wait.IDLE][connection] = time.monotonic()
         connection.wait = Wait.IDLE
         self._count += 1
         self._metrics.connections.inc()
@@ -92,7 +96,7 @@ class Connections:
         before = connection.wait
         if before is not None and before is not wait:
             del self._by_wait[before][connection]
-            self._by_wait[wait][connection] = None
+            self._by_wait[wait][connection] = time.monotonic()
             connection.wait = wait
 
     def close(self, connection: Connection) -> None:
@@ -109,7 +113,8 @@ class Connections:
 
     def _least(self) -> Connection | None:
         """The connection that is closed first, if any may be."""
-        for wait in (Wait.IDLE, Wait.BODY, Wait.READER):
-            if self._by_wait[wait]:
-                return next(iter(self._by_wait[wait]))
-        return None
+        oldest = [next(iter(self._by_wait[wait].items()), None) for wait in (Wait.IDLE, Wait.BODY, Wait.READER)]
+        idle = oldest[0]
+        if idle is not None and time.monotonic() - idle[1] >= FRESH_S:
+            return idle[0]
+        return min(filter(None, oldest), key=lambda each: each[1], default=(None, 0.0))[0]

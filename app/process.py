@@ -87,14 +87,9 @@ class Worker(Server):
 
     def _open(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        opening = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        opening = loop.create_task(loop.connect_accepted_socket(self.protocol, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-
-    def _protocol(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
 
 
 def serve(settings: Settings, order: Order | None = None) -> str | None:

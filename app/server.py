@@ -9,8 +9,10 @@ accepted is finished. Ctrl+C brings no grace, since a person waits for it, and a
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,16 +21,20 @@ from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from app import descriptors, hangup
+from app.acceptor import Acceptor
 from app.connections import Connections
 from app.descriptors import connection_limit
+from app.handover import listen
 from app.protocol import BoundedHttpTools
 from app.services import Services
 from app.settings import Settings
 
 SETTLE_S = 0.05  # for requests on connections taken at the very end to be read: without one, they are closed as idle
 TURNS = 3  # of the event loop: in one of them it sees what has come up to now
+logger = logging.getLogger("sknet.service")
 
 
 class Server(uvicorn.Server):
@@ -49,8 +55,29 @@ class Server(uvicorn.Server):
         return ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if sockets is not None or sys.platform == "win32":
+            await super().startup(sockets)
+        else:
+            await super().startup(sockets=[])
+            await self._listen()
         hangup.listen(lambda: self._app.state.services.swaps.reload())
+
+    async def _listen(self) -> None:
+        try:
+            listeners = listen(self.config.host, self.config.port)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            logger.error("cannot listen on %s, port %d: %s", self.config.host, self.config.port, why)
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        self.servers = [cast("asyncio.Server", Acceptor(listener, self.protocol)) for listener in listeners]
+        self._log_started_message(listeners)
+
+    def protocol(self) -> asyncio.Protocol:
+        """One for a new connection."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.drain() and sig == signal.SIGTERM and self.grace_s and not self.should_exit:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app import connections as connections_module
 from app.connections import Connections, Wait
 from app.metrics import Metrics
 
@@ -32,10 +33,11 @@ def opened(connections: Connections, *waits: Wait) -> list[Fake]:
     return made
 
 
-def test_idle_gives_way_before_uploading_before_not_reading_and_work_never(metrics: Metrics) -> None:
+def test_idle_gives_way_first_then_who_waited_longest_and_work_never(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "FRESH_S", 0.0)
     connections = Connections(4, metrics)
     work, reader, body, idle = opened(connections, Wait.WORK, Wait.READER, Wait.BODY, Wait.IDLE)
-    for victim in (idle, body, reader):
+    for victim in (idle, reader, body):
         opened(connections, Wait.WORK)
         assert victim.was_cut
         assert victim.wait is None
@@ -46,6 +48,18 @@ def test_idle_gives_way_before_uploading_before_not_reading_and_work_never(metri
     for reason in ("idle", "body", "reader", "refused"):
         assert value("sknet_connections_cut_total", {"reason": reason}) == 1
     assert (value("sknet_connections"), value("sknet_connections_limit")) == (5, 4)  # with the one that is being refused
+
+
+def test_one_that_connected_just_now_is_not_cut_in_favour_of_old_uploads(metrics: Metrics) -> None:
+    connections = Connections(3, metrics)
+    uploads = opened(connections, Wait.BODY, Wait.BODY)
+    (fresh,) = opened(connections, Wait.IDLE)
+    for upload in uploads:
+        opened(connections, Wait.BODY)
+        assert upload.was_cut
+    assert not fresh.was_cut
+    opened(connections, Wait.BODY)
+    assert fresh.was_cut  # by now the one that has waited longest
 
 
 def test_the_one_that_has_waited_longest_goes_first(metrics: Metrics) -> None:

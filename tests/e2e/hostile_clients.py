@@ -124,7 +124,7 @@ ATTACKS = (
 
 LIMITS: dict[str, Any] = {
     "SKNET_DEADLINE_S": "2", "SKNET_KEEP_ALIVE_S": "1", "SKNET_MAX_BODY_BYTES": "2000000",
-    "SKNET_MAX_HEADER_BYTES": "8192", "SKNET_MAX_HEADERS": "32", "SKNET_MAX_CONNECTIONS": "150",
+    "SKNET_MAX_HEADER_BYTES": "8192", "SKNET_MAX_HEADERS": "32", "SKNET_MAX_CONNECTIONS": "300",
 }  # fmt: skip
 
 
@@ -172,11 +172,12 @@ def _send(connection: socket.socket, one: Attack) -> None:
 
 
 @contextmanager
-def many(server: Server, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
-    """So many connections, each of which has sent this."""
+def many(server: Server, count: int, first: bytes = b"", every_s: float = 0.0) -> Iterator[list[socket.socket]]:
+    """So many connections, each of which has sent this, opened in such a time each."""
     with ExitStack() as stack:
         connections = []
         for _ in range(count):
+            time.sleep(every_s)
             connections.append(stack.enter_context(connect(server)))
             with suppress(ConnectionError):  # refused
                 connections[-1].sendall(first)

@@ -92,6 +92,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "sources": 2,
         "problems": 3,
         "services": 3,
+        "acceptor": 1.2,
         "connections": 1,
         "descriptors": 1,
         "openapi": 3.5,
