@@ -29,6 +29,11 @@ class Acceptor:
         self._closed = False
         self._listen()
 
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """Where it listens; none once it is closed."""
+        return () if self._closed else (self._listener,)
+
     def close(self) -> None:
         """Listen no more. What already waits to be accepted is, as far as there is room."""
         if self._closed:

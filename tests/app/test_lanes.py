@@ -315,4 +315,4 @@ async def test_two_hundred_swaps_leave_no_task_thread_or_series_behind() -> None
 async def test_no_decoder_counts_as_stuck_that_keeps_within_its_time() -> None:
     async with serving(FakeModel(), stuck_s=0.1, decode_s=7.0) as (classifier, _):
         lane = classifier.lanes.current()
-    assert lane.watchdog._limits["decoder"] > BEGIN_S + PATIENCE * 7.0 + child._LAST_S
+    assert lane.watchdog._limits["guarded decoder"] > BEGIN_S + PATIENCE * 7.0 + child._LAST_S
