@@ -23,6 +23,7 @@ from model.errors import EngineError
 from model.golden import LIMITS, golden_of, verify
 from model.guard import Guard
 from model.image import ImageLimits, decode, decode_reduced
+from model.memory import give_back_large_blocks
 from model.postprocess import top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
 from model.selection import Selected, Wish, select
@@ -157,6 +158,7 @@ def load(request: LoadRequest) -> LoadedModel:
         EngineError: the engine failed, or is too far from the reference; where "auto" chose, every engine did.
     """
     started = time.monotonic()
+    give_back_large_blocks()
     checkpoint = resolve(
         request.checkpoint,
         variant=request.variant,
