@@ -22,13 +22,13 @@ from benchmarks.soak.clients import Clients, Tally, learn
 from benchmarks.soak.forms import BODY_LIMIT, bad, good, invalid, oversized
 from benchmarks.soak.load import Pace, put, sustainable
 from benchmarks.soak.picture import Panel, picture
-from benchmarks.soak.watch import Sample, part, sample, watch
+from benchmarks.soak.watch import Sample, floor, sample, watch
 
 CHECKPOINT = "bundled:cifar10"
 SWAP_EVERY_S = 30.0
 SETTLED_S = 7.0  # after the last request: idle connections are closed by then
 FLAT_MINUTES = 5.0  # of less, nothing is held: pools and arenas still fill
-FLAT = 1.1  # medians of the last quarter over those of the second one
+FLAT = 1.1  # the floor of the last quarter over that of the second one
 FLAT_MIB, FLAT_COUNT = 16.0, 8.0  # and what may come on top
 LAG_S = 0.25  # the 99th percentile of a load generator that keeps up, unless told otherwise
 
@@ -104,7 +104,7 @@ class Soak:
             )
         if self.minutes >= FLAT_MINUTES:
             for name, unit, spare in (("rss_mib", "MiB", FLAT_MIB), ("descriptors", "descriptors", FLAT_COUNT)):
-                early, late = (part(self.samples, first, first + 0.25, name) for first in (0.25, 0.75))
+                early, late = (floor(self.samples, first, first + 0.25, name) for first in (0.25, 0.75))
                 held[f"flat: {early:.0f} {unit} in the second quarter, {late:.0f} in the last"] = late <= FLAT * early + spare
         if self.before is not None and self.after is not None:
             words = f"{self.before.descriptors} descriptors before, {self.after.descriptors} after"

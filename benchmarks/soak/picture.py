@@ -59,8 +59,8 @@ def _panel(panel: Panel, minutes: Sequence[float], top: float) -> list[str]:
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     for step in range(7):
         value = most_x * step / 6
-        parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{value:.3g}</text>')
-    parts.append(f'<text x="{right + 12}" y="{bottom + 18}">minutes</text>')
+        parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{value:.2g}</text>')
+    parts.append(f'<text x="{right + 24}" y="{bottom + 18}">minutes</text>')
     parts.append(f'<path class="axis" fill="none" d="M{LEFT} {top}V{bottom}H{right}"/>')
     every = max(1, len(minutes) // MOST_POINTS)
     for number, (name, values) in enumerate(panel.lines.items()):
