@@ -24,7 +24,7 @@ from app.results import Results
 from app.scheduler import Places
 from app.settings import Settings
 from model.errors import ImageError
-from model.types import ImageInfo, ModelInfo, Prediction
+from model.types import Explanation, ImageInfo, KernelAttention, ModelInfo, Prediction
 
 
 class Item(Protocol):
@@ -47,6 +47,22 @@ class Model(Protocol):
     def prepare(self, data: bytes) -> Any: ...
     def run(self, items: Sequence[Any]) -> Sequence[Any]: ...
     def top_k(self, row: Any, k: int) -> tuple[Prediction, ...]: ...
+
+    def attention(self, row: Any) -> KernelAttention:
+        """What the units chose for the image of a row."""
+
+    def explain_items(self, data: bytes) -> tuple[Any, ...]:
+        """The items of the passes that an explanation needs, the ordinary one first."""
+
+    def explanation(self, items: Sequence[Any], rows: Sequence[Any], *, k: int, class_index: int | None) -> Explanation:
+        """What the rows of `explain_items` say, with the map of one class, by default the first."""
+
+    def figure(self, data: bytes, explanation: Explanation) -> bytes:
+        """The explanation as one picture for people: PNG."""
+
+    def overlay(self, data: bytes, explanation: Explanation) -> bytes:
+        """The image in its own size and orientation with the map over it: PNG."""
+
     def close(self) -> None: ...
 
 

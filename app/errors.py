@@ -6,6 +6,7 @@
     ├── BodyTooLarge          refused from Content-Length, or by counting
     ├── BodyTimeout           the body did not arrive in time
     ├── UnsupportedMedia      a media type that is not accepted
+    ├── NotAcceptable         an answer in a form that this service cannot make
     ├── Unauthorised          no key, or one that is not known
     ├── ScopeForbidden        a key that may do other things, or admin calls where nothing opened them
     ├── ReferenceForbidden    weights from where the settings allow none
@@ -108,6 +109,14 @@ class SourceForbidden(AppError):
 
 class SourceUnreachable(AppError):
     """An image that could not be fetched from where it should come from."""
+
+
+class NotAcceptable(AppError):
+    """An answer in a form that this service cannot make. `allowed` are media types that it can."""
+
+    def __init__(self, text: str, allowed: Sequence[str]) -> None:
+        super().__init__(text)
+        self.allowed = tuple(allowed)
 
 
 class RouteNotFound(AppError):

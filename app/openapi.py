@@ -34,6 +34,11 @@ _DETAILS = {
     "model-not-found": str(app_errors.ModelNotFound("other", ["default"])),
     "not-found": str(app_errors.RouteNotFound("/classfy")),
     "method-not-allowed": "GET is not allowed here; allowed: POST.",
+    "not-acceptable": str(
+        app_errors.NotAcceptable(
+            "figures need matplotlib, which is not installed here; ask for application/json", ["application/json"]
+        )
+    ),
     "body-timeout": str(app_errors.BodyTimeout(10)),
     "body-too-large": str(app_errors.BodyTooLarge(20_000_000, 25_000_000)),
     "unsupported-media-type": str(app_errors.UnsupportedMedia("text/plain", ["multipart/form-data", "image/*"])),

@@ -60,6 +60,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.SourceForbidden: Row(403, "source-forbidden", "Images may not come from there"),
     errors.RouteNotFound: Row(404, "not-found", "No such route"),
     errors.ModelNotFound: Row(404, "model-not-found", "No such model"),
+    errors.NotAcceptable: Row(406, "not-acceptable", "The answer cannot come in that form"),
     errors.BodyTimeout: Row(408, "body-timeout", "The body did not arrive in time"),
     errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
     errors.UnsupportedMedia: Row(415, "unsupported-media-type", "The media type is not accepted"),

@@ -57,6 +57,82 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnitAttention:
+    """What one selective-kernel unit chose for an image: means over its channels, never rescaled (section 4.4 of the paper).
+
+    `unit` is the paper's name (SK_3_4), `module` the path of the unit in the network (layer2.3.conv2). `mean_attention` has one
+    share for each kernel size, summing to 1; `attention_difference` is the last one less the first, -1..1;
+    `mean_kernel_size` is the sum of each kernel size times its share.
+    """
+
+    unit: str
+    module: str
+    kernel_sizes: tuple[int, ...]
+    channels: int
+    mean_attention: tuple[float, ...]
+    attention_difference: float
+    mean_kernel_size: float
+
+
+@dataclass(frozen=True, slots=True)
+class KernelAttention:
+    """Every unit in network order. `comparable_to_paper` is False where the input is split among the branches; `reason` says why.
+
+    It is a gate that depends on the input, not on a class, and it has no place in the image.
+    """
+
+    units: tuple[UnitAttention, ...]
+    comparable_to_paper: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of an image: edges in pixels of the upright original, fractions allowed."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAttention:
+    """Kernel attention and ranking with the centre of the image enlarged `scale` times; `box` is what the network saw of it."""
+
+    scale: float
+    predictions: tuple[Prediction, ...]
+    units: tuple[UnitAttention, ...]
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class ClassActivation:
+    """Where the evidence for a class lies: the exact map of a network that ends in GAP and a linear layer.
+
+    `values` are rows from top to bottom, raw: their mean plus `bias` is `logit` (Zhou et al., CVPR 2016, section 2). The map
+    covers `box` of the upright image, each value an equal part of it.
+    """
+
+    prediction: Prediction  # the class, with its score
+    logit: float
+    bias: float
+    values: tuple[tuple[float, ...], ...]
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything there is to show of why an image was ranked as it was. `scales` begins with 1.0, the ordinary pass."""
+
+    image: ImageInfo
+    predictions: tuple[Prediction, ...]
+    attention: KernelAttention
+    scales: tuple[ScaleAttention, ...]
+    activation: ClassActivation
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Everything there is to say of a loaded model."""

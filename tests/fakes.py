@@ -9,11 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.errors import EngineError, ImageTooLarge, ImageUndecodable, ImageUnsupported
-from model.types import Choice, ImageInfo, Label, ModelInfo, Prediction, PreprocessSpec
+from model.types import (
+    Box,
+    Choice,
+    ClassActivation,
+    Explanation,
+    ImageInfo,
+    KernelAttention,
+    Label,
+    ModelInfo,
+    Prediction,
+    PreprocessSpec,
+    ScaleAttention,
+    UnitAttention,
+)
 
 LABELS = tuple(
     Label(name, f"n0000000{i}" if i == 1 else None) for i, name in enumerate(("ant", "bee", "cat", "dog", "elk", "fox", "gnu"))
 )
+SCALES = (1.0, 1.5, 2.0)
 SECRET = "a secret of the inside"  # the text of every fault that no client may ever see
 
 
@@ -76,6 +90,40 @@ class FakeModel:
     def top_k(self, row: Any, k: int) -> tuple[Prediction, ...]:
         order = [(row[0] + i) % len(LABELS) for i in range(k)]
         return tuple(Prediction(i, LABELS[i].name, 0.5 ** (n + 1), LABELS[i].wnid) for n, i in enumerate(order))
+
+    def attention(self, row: Any) -> KernelAttention:
+        """Two units of two kernels; the share of the larger grows with the first byte."""
+        share = 0.5 + (row[0] % 10) / 100
+        units = tuple(
+            UnitAttention(name, module, (3, 5), 64, (1 - share, share), 2 * share - 1, 3 * (1 - share) + 5 * share)
+            for name, module in (("SK_2_1", "layer1.0.conv1"), ("SK_3_1", "layer2.0.conv1"))
+        )
+        return KernelAttention(units, True, "a test said so")
+
+    def explain_items(self, data: bytes) -> tuple[FakeItem, ...]:
+        return tuple(self.prepare(data) for _ in SCALES)
+
+    def explanation(self, items: Sequence[Any], rows: Sequence[Any], *, k: int, class_index: int | None) -> Explanation:
+        predictions = self.top_k(rows[0], k)
+        index = predictions[0].index if class_index is None else class_index
+        chosen = next(p for p in self.top_k(rows[0], len(LABELS)) if p.index == index)
+        box = Box(0.0, 0.0, 40.0, 30.0)
+        return Explanation(
+            image=items[0].image,
+            predictions=predictions,
+            attention=self.attention(rows[0]),
+            scales=tuple(
+                ScaleAttention(scale, self.top_k(row, k), self.attention(row).units, box)
+                for scale, row in zip(SCALES, rows, strict=True)
+            ),
+            activation=ClassActivation(chosen, 2.5, 0.5, ((1.0, 2.0), (3.0, 2.0)), box),
+        )
+
+    def figure(self, data: bytes, explanation: Explanation) -> bytes:
+        return b"\x89PNG\r\n\x1a\n figure " + explanation.activation.prediction.label.encode()
+
+    def overlay(self, data: bytes, explanation: Explanation) -> bytes:
+        return b"\x89PNG\r\n\x1a\n overlay " + explanation.activation.prediction.label.encode()
 
     def close(self) -> None:
         self.closed = True

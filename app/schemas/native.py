@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import ConfigDict, FailFast, Field, model_validator
 
+from app.schemas.attention import UnitJson
 from app.schemas.problem import Problem
+from app.schemas.wire import Wire
 
 # A whole image of 4 x 4 pixels, so that what a documentation page fills in can be sent as it is.
 TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAIAAAAmkwkpAAAAFElEQVR42mM8UaHBAANMDEgANwcAR/QBcPbvf+MAAAAASUVORK5CYII="
-
-
-class Wire(BaseModel):
-    """Base of every shape: what is not described is refused."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 Base64 = Annotated[str, Field(json_schema_extra={"format": "byte"})]
@@ -91,6 +87,17 @@ class ClassifyAnswer(Wire):
     predictions: list[PredictionJson] = Field(description="Best first; ties by index.", examples=[[_CAT]])
     model: ModelRef = Field(description="Which model answered.")
     image: ImageJsonInfo = Field(description="What the image was.")
+    kernel_attention: list[UnitJson] | None = Field(
+        None, description="Every selective-kernel unit in network order, where `explain=kernel_attention` asked for it."
+    )
+    comparable_to_paper: bool | None = Field(
+        None,
+        description="Beside `kernel_attention`: whether it reads as in the paper; not where the input is split.",
+        examples=[True],
+    )
+    comparable_reason: str | None = Field(
+        None, description="Why, in words.", examples=["every branch sees the whole input, as in the paper"]
+    )
 
 
 _NO_IMAGE = {
@@ -110,6 +117,9 @@ class BatchResult(Wire):
     filename: str | None = Field(None, description="Name that came with the part.", examples=["a.jpg"])
     status: int = Field(description="What the status would have been, had the image come alone.", examples=[200])
     predictions: list[PredictionJson] | None = Field(None, description="Present where status is 200.", examples=[[_CAT]])
+    kernel_attention: list[UnitJson] | None = Field(
+        None, description="Every selective-kernel unit in network order, where `explain=kernel_attention` asked for it."
+    )
     problem: Problem | None = Field(None, description="Present where status is not 200.", examples=[_NO_IMAGE["example"]])
 
 
@@ -117,6 +127,12 @@ class BatchAnswer(Wire):
     """One result for each image, in request order."""
 
     model: ModelRef = Field(description="Which model answered.")
+    comparable_to_paper: bool | None = Field(
+        None, description="Where kernel attention was asked for: whether it reads as in the paper.", examples=[True]
+    )
+    comparable_reason: str | None = Field(
+        None, description="Why, in words.", examples=["every branch sees the whole input, as in the paper"]
+    )
     results: list[BatchResult] = Field(
         description="In request order.",
         examples=[

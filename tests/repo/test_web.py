@@ -130,7 +130,7 @@ def test_the_script_has_plain_words_for_every_problem_of_an_upload() -> None:
     # What an upload from this page cannot meet: it sends no address, no parameter, and to the right route.
     unreachable = {"source-forbidden", "source-unreachable", "model-not-found", "invalid-parameter", "not-found",
             "method-not-allowed",
-            "scope-forbidden", "reference-forbidden", "checkpoint-refused",}  # fmt: skip
+            "not-acceptable", "scope-forbidden", "reference-forbidden", "checkpoint-refused",}  # fmt: skip
     assert slugs - unreachable <= known
     assert known <= slugs
 
