@@ -5,6 +5,7 @@ import { colouring } from "./colours.js";
 import { element } from "./elements.js";
 import { plain } from "./numbers.js";
 
+const UNSEEN = [20, 28, 30, 130];
 const SIDE = 480; // pixels of the overlay's longer side: the map has a handful of cells, the browser enlarges smoothly
 
 export function range(map) {
@@ -38,7 +39,7 @@ export function paint(canvas, { map, box }, { width, height }) {
       const u = ((x + 0.5) / canvas.width * width - box.left) / (box.right - box.left);
       const v = ((y + 0.5) / canvas.height * height - box.top) / (box.bottom - box.top);
       const inside = u >= 0 && u <= 1 && v >= 0 && v <= 1;
-      pixels.data.set(inside ? scaleOf.of(sample(map, u, v)) : [20, 28, 30, 190], (y * canvas.width + x) * 4);
+      pixels.data.set(inside ? scaleOf.of(sample(map, u, v)) : UNSEEN, (y * canvas.width + x) * 4);
     }
   }
   context.putImageData(pixels, 0, 0);

@@ -35,9 +35,9 @@ function card(model) {
   add("Name", model.name);
   add("Architecture", `${model.variant}, ${plain(model.parameters / 1e6, 1)} million parameters`, `${plain(model.gmacs)} billion multiplications an image`);
   for (const [name, value] of Object.entries(model.accuracy)) add(accuracyName(name), `${Number(value).toFixed(2)} %`);
-  add("Runs on", model.device.value, model.device.reason);
-  add("Engine", model.engine.value, model.engine.reason);
-  add("Arithmetic", model.dtype.value, model.dtype.reason);
+  add("Runs on", model.device.value, because(model.device));
+  add("Engine", model.engine.value, because(model.engine));
+  add("Arithmetic", model.dtype.value, because(model.dtype));
   if (model.images_per_second !== null) add("Speed", `${Math.round(model.images_per_second)} images a second`, "the network alone, at its start");
   if (model.licence) add("Licence of the weights", model.licence);
   add("Weights", model.checkpoint, `${model.digest.slice(0, 19)}…`);
@@ -47,6 +47,9 @@ function card(model) {
     element("details", {}, element("summary", {}, `The ${model.labels.length} classes it knows`),
       element("p", { class: "names", tabindex: 0, role: "region", "aria-label": "Classes" }, names)));
 }
+
+// Who chose it is of no matter here.
+const because = ({ reason }) => reason.replace(/^auto: /, "");
 
 function accuracyName(key) {
   return ACCURACY[key] ?? `Accuracy, ${key.replace(/^top1_/, "best guess right, ").replaceAll("_", " ")}`;
