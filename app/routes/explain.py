@@ -76,17 +76,20 @@ async def explain(
 
 def _answer(services: Services, found: Explained) -> dict[str, Any]:
     told = asdict(found.explanation)
-    activation = told["activation"]
+    attention, activation = told["attention"], told["activation"]
     return {
         "predictions": told["predictions"],
         "model": {"name": services.settings.model_name, "variant": found.info.variant, "digest": found.info.digest},
         "image": told["image"],
-        "kernel_attention": told["attention"]["units"],
-        "comparable_to_paper": told["attention"]["comparable_to_paper"],
-        "comparable_reason": told["attention"]["reason"],
-        "scale_sweep": [{**scale, "kernel_attention": scale.pop("units")} for scale in told["scales"]],
+        "kernel_attention": attention["units"],
+        "comparable_to_paper": attention["comparable_to_paper"],
+        "comparable_reason": attention["reason"],
+        "scale_sweep": [
+            {"scale": s["scale"], "predictions": s["predictions"], "kernel_attention": s["units"], "box": s["box"]}
+            for s in told["scales"]
+        ],
         "class_activation": {
-            **activation.pop("prediction"),
+            **activation["prediction"],
             "logit": activation["logit"],
             "bias": activation["bias"],
             "map": activation["values"],
