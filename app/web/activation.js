@@ -25,7 +25,7 @@ export function sample(map, u, v) {
   return upper + (lower - upper) * (y - top);
 }
 
-// Paints the map where its box lies in the upright image of `width` x `height`; the rest, which the network never saw, is dimmed.
+// Paints the map where its box lies in the upright image of `width` x `height`; the rest, which the network never saw, is dim.
 export function paint(canvas, { map, box }, { width, height }) {
   const scale = SIDE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * scale));
@@ -52,13 +52,14 @@ export function legend({ map, logit, bias, label }) {
     const [red, green, blue, alpha] = scale.of(scale.low + (scale.high - scale.low) * i / 32);
     return `rgb(${red.toFixed(0)} ${green.toFixed(0)} ${blue.toFixed(0)} / ${(alpha / 255).toFixed(3)})`;
   });
-  const strip = element("div", { class: "strip", "aria-hidden": "true", style: { "background-image": `linear-gradient(to right, ${stops.join(", ")})` } });
+  const gradient = `linear-gradient(to right, ${stops.join(", ")})`;
+  const strip = element("div", { class: "strip", "aria-hidden": "true", style: { "background-image": gradient } });
   const ends = [scale.low, ...(scale.low < 0 ? [0] : []), scale.high].map((value) => element("span", {}, plain(value)));
   const mean = plain(logit - bias);
   return [
     strip, element("div", { class: "ends" }, ...ends),
-    element("p", { class: "note" }, `Evidence for ${label}, from ${plain(low)} to ${plain(high)}. Its mean, ${mean}, and the class's own `
-      + `bias, ${plain(bias)}, make the score before softmax, ${plain(logit)}.${low < 0 ? " Blue speaks against the class." : ""}`),
+    element("p", { class: "note" }, `Evidence for ${label}, from ${plain(low)} to ${plain(high)}. Its mean, ${mean}, and the class's `
+      + `own bias, ${plain(bias)}, make the score before softmax, ${plain(logit)}.${low < 0 ? " Blue speaks against the class." : ""}`),
   ];
 }
 

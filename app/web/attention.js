@@ -5,7 +5,7 @@ import { drawn } from "./elements.js";
 import { MINUS, percent, plain, signed } from "./numbers.js";
 
 const LIMITS = [0.25, 0.5, 1]; // of the axis: the first that holds every value, so that the drawing says the same for most images
-const LEFT = 46, RIGHT = 10, TOP = 14, LINES = 240, GAP = 26, SHARES = 110, BOTTOM = 40;
+const LEFT = 50, RIGHT = 10, TOP = 14, LINES = 240, GAP = 26, SHARES = 110, BOTTOM = 40;
 const STEP = 15; // pixels that a unit's number needs
 
 // `draw` takes {scales: [{scale, units, shown, look}], whole, chosen, choose(i)}; `look` numbers the line's colour and mark.
@@ -54,10 +54,11 @@ export class AttentionChart {
 
   #moved(event) {
     const { chosen, units } = this.#place;
-    const to = { ArrowLeft: chosen - 1, ArrowUp: chosen - 1, ArrowRight: chosen + 1, ArrowDown: chosen + 1, Home: 0, End: units.length - 1 };
+    const last = units.length - 1;
+    const to = { ArrowLeft: chosen - 1, ArrowUp: chosen - 1, ArrowRight: chosen + 1, ArrowDown: chosen + 1, Home: 0, End: last };
     if (!(event.key in to)) return;
     event.preventDefault();
-    this.#option(Math.min(units.length - 1, Math.max(0, to[event.key]))).focus(); // which chooses it
+    this.#option(Math.min(last, Math.max(0, to[event.key]))).focus(); // which chooses it
   }
 }
 
@@ -97,7 +98,8 @@ function stages({ units, x, step, floor }) {
   });
   const every = Math.max(1, Math.ceil(STEP / step));
   return found.flatMap(({ name, first, last }, n) => [
-    drawn("rect", { class: n % 2 ? "band" : "band odd", x: x(first) - step / 2, y: TOP, width: (last - first + 1) * step, height: floor - TOP }),
+    drawn("rect", { class: n % 2 ? "band" : "band odd", x: x(first) - step / 2, y: TOP, width: (last - first + 1) * step,
+      height: floor - TOP }),
     word((x(first) + x(last)) / 2, floor + 33, name, { class: "stage", "text-anchor": "middle" }),
     ...Array.from({ length: last - first + 1 }, (_, k) => k).filter((k) => k % every === 0)
       .map((k) => word(x(first + k), floor + 16, String(k + 1), { "text-anchor": "middle" })),
@@ -110,7 +112,7 @@ function axis({ limit, y, width, units }) {
   return [
     ...ticks.flatMap((value) => [
       drawn("line", { class: value === 0 ? "zero" : "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-      word(LEFT - 6, y(value) + 4, value === 0 ? "0" : signed(value, limit < 0.5 && Math.abs(value) < limit ? 3 : 2), { "text-anchor": "end" }),
+      word(LEFT - 6, y(value) + 4, value === 0 ? "0" : signed(value, Math.abs(value) < 0.25 ? 3 : 2), { "text-anchor": "end" }),
     ]),
     word(LEFT + 6, y(limit) + 14, `\u2191 more ${kernelName(sizes.at(-1))}`, { class: "side" }),
     word(LEFT + 6, y(-limit) - 7, `\u2193 more ${kernelName(sizes[0])}`, { class: "side" }),

@@ -8,9 +8,12 @@ const SHOWN = 200; // of a thousand classes; the search finds the others
 
 // `pick(index)` is called for each choice; `labels` may be empty where the model's card did not come.
 export function classChoice({ predictions, chosen, labels, pick }) {
-  const radios = predictions.map(({ index, label, score }) => element("label", { class: "chip" },
-    element("input", { type: "radio", name: "class", value: index, checked: index === chosen, on: { change: () => pick(index) } }),
-    element("span", {}, `${label} `, element("small", {}, percent(score)))));
+  const radios = predictions.map(({ index, label, score }) => {
+    const on = { change: () => pick(index) };
+    return element("label", { class: "chip" },
+      element("input", { type: "radio", name: "class", value: index, checked: index === chosen, on }),
+      element("span", {}, `${label} `, element("small", {}, percent(score))));
+  });
   return [
     element("fieldset", { class: "chips" }, element("legend", {}, "Evidence for"), ...radios),
     labels.length > predictions.length ? otherClass({ labels, pick }) : null,

@@ -19,6 +19,9 @@ export function colouring(low, high) {
   return {
     low: -limit,
     high: limit,
-    of: (value) => [...between(value < 0 ? BLUE : ORANGE, Math.abs(value) / limit), 255 * Math.min(1, Math.abs(value) / limit) ** 0.75],
+    of: (value) => {
+      const part = Math.min(1, Math.abs(value) / limit);
+      return [...between(value < 0 ? BLUE : ORANGE, part), 255 * part ** 0.75];
+    },
   };
 }

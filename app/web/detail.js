@@ -93,8 +93,8 @@ export class Detail {
     at("no-class").hidden = !answer || Boolean(best);
     at("ask-why").hidden = !answer;
     at("timings").replaceChildren(...(answer ? [timingsList(item.timings)] : []));
-    at("problem").replaceChildren(...(failure ? [element("strong", {}, failure.plain), element("small", {}, failure.detail)] : []));
-    if (item.state === "cancelled") at("problem").replaceChildren(element("strong", {}, "Cancelled. Nothing was kept."));
+    at("problem").replaceChildren(...(failure ? failure.shown() : []));
+    if (item.state === "cancelled") at("problem").replaceChildren(element("strong", {}, "Cancelled."));
     this.#drawLines();
     if (item.state === "later" || item.state === "looking") say(stateText(item));
     if (best) say(`Most likely ${best.label}, ${percent(best.score)}.`);

@@ -51,11 +51,10 @@ export class Gallery {
       label: element("span", { class: "label" }),
       score: element("span", { class: "score" }),
       bar: element("i"),
-      state: element("span", { class: "heard" }),
     };
-    parts.open = element("button", { type: "button", class: "open", on: { click: () => this.#open(item) } },
-      parts.picture, element("span", { class: "name" }, item.name),
-      element("span", { class: "said" }, parts.label, parts.score), element("span", { class: "bar", "aria-hidden": "true" }, parts.bar));
+    const bar = element("span", { class: "bar", "aria-hidden": "true" }, parts.bar);
+    parts.open = element("button", { type: "button", class: "open", on: { click: () => this.#open(item) } }, parts.picture,
+      element("span", { class: "name" }, item.name), element("span", { class: "said" }, parts.label, parts.score), bar);
     const remove = button("\u00D7", () => this.#items.remove(item), { class: "remove", "aria-label": `Remove ${item.name}` });
     parts.node = element("li", { class: "tile" }, parts.open, remove);
     this.#tiles.set(item, parts);

@@ -68,7 +68,7 @@ export class Items extends EventTarget {
     const change = (values) => { if (item.control === control) this.#change(item, values); };
     const heard = {
       progress: (part) => change(part < 1 ? { state: "sending", progress: part } : { state: "looking", progress: 1 }),
-      waiting: (seconds, failure) => change({ state: "later", note: `${failure.plain.split(". ")[0]}. Trying again in ${seconds} s.` }),
+      waiting: (seconds, { plain }) => change({ state: "later", note: `${plain.split(". ")[0]}. Trying again in ${seconds} s.` }),
       asking: () => change({ state: "later", note: "Waiting for the key." }),
     };
     change({ state: "sending", progress: 0 });

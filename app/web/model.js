@@ -1,7 +1,7 @@
 // The card of each model: what it is, what it was trained on, how accurate it is, on what it runs and why.
 
 import { at, element } from "./elements.js";
-import { plain } from "./numbers.js";
+import { plain, sentence } from "./numbers.js";
 import { models, pause } from "./service.js";
 
 const AGAIN_S = 2; // between questions to a service that is still loading its model
@@ -33,16 +33,20 @@ function card(model) {
   const add = (name, value, reason = "") => facts.append(element("div", {}, element("dt", {}, name),
     element("dd", {}, value, reason ? element("small", {}, reason) : null)));
   add("Name", model.name);
-  add("Architecture", `${model.variant}, ${plain(model.parameters / 1e6, 1)} million parameters`, `${plain(model.gmacs)} billion multiplications an image`);
+  add("Architecture", model.variant, `${plain(model.parameters / 1e6, 1)} million parameters, ${plain(model.gmacs)} billion `
+    + "multiplications an image");
   for (const [name, value] of Object.entries(model.accuracy)) add(accuracyName(name), `${Number(value).toFixed(2)} %`);
   add("Runs on", model.device.value, because(model.device));
   add("Engine", model.engine.value, because(model.engine));
   add("Arithmetic", model.dtype.value, because(model.dtype));
-  if (model.images_per_second !== null) add("Speed", `${Math.round(model.images_per_second)} images a second`, "the network alone, at its start");
+  if (model.images_per_second !== null) {
+    add("Speed", `${Math.round(model.images_per_second)} images a second`, "the network alone, at its start");
+  }
   if (model.licence) add("Licence of the weights", model.licence);
   add("Weights", model.checkpoint, `${model.digest.slice(0, 19)}…`);
   const names = model.labels.map((each) => each.label).join(", ");
-  return element("article", {}, model.description ? element("p", { class: "description" }, `${model.description}.`.replace(/\.\.$/, ".")) : null, facts,
+  const described = model.description ? element("p", { class: "description" }, sentence(model.description)) : null;
+  return element("article", {}, described, facts,
     element("details", {}, element("summary", {}, "What is done to an image first"), element("p", {}, model.preprocess.description)),
     element("details", {}, element("summary", {}, `The ${model.labels.length} classes it knows`),
       element("p", { class: "names", tabindex: 0, role: "region", "aria-label": "Classes" }, names)));

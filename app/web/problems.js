@@ -1,10 +1,11 @@
 // What can go wrong, in words for somebody who knows no HTTP, with what to do about it.
 
+import { element } from "./elements.js";
 import { sentence } from "./numbers.js";
 
 // By the last part of a problem's `type`. The service's own detail is shown below.
 const PLAIN = {
-  "image-undecodable": "This file is not an image that can be read. It may be damaged, or no image at all. Please try another one.",
+  "image-undecodable": "This file is not an image that can be read. It may be damaged, or no image at all. Try another one.",
   "image-unsupported": "This image format is not supported. Save it as JPEG or PNG and try again.",
   "image-too-large": "This image has too many pixels. A smaller copy of it will do just as well.",
   "image-over-limit": "This image is too large or too complicated. A smaller copy of it will do just as well.",
@@ -35,6 +36,10 @@ export class Failure extends Error {
   // Whether it is worth asking again by itself: the service said so, or whatever stands before it did.
   get passes() {
     return this.status === 429 || this.status === 503;
+  }
+
+  shown() {
+    return [element("strong", {}, this.plain), element("small", {}, this.detail)];
   }
 }
 

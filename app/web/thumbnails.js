@@ -11,7 +11,7 @@ const waiting = [];
 let under = 0;
 
 export function extension(name) {
-  return /\.([a-z0-9]{1,5})$/i.exec(name)?.[1].toUpperCase() ?? "This";
+  return /\.([a-z0-9]{1,5})$/i.exec(name)?.[1].toUpperCase() ?? "";
 }
 
 // Shows the file in the image, or else the placeholder. Gives back what frees the memory.
@@ -22,8 +22,7 @@ export function showWhole(file, name, image, placeholder) {
   image.onerror = () => {
     image.hidden = true;
     placeholder.hidden = false;
-    const kind = extension(name);
-    placeholder.textContent = `No preview: this browser cannot show ${kind === "This" ? "this file" : `${kind} files like this one`}.`;
+    placeholder.textContent = `No preview: this browser cannot show ${extension(name) ? `this ${extension(name)} file` : "this file"}.`;
   };
   image.alt = `Preview of ${name}`;
   image.src = url;
@@ -39,7 +38,7 @@ export async function showSmall(file, name, place) {
   if (!small.has(file)) small.set(file, queued(() => make(file)));
   const blob = await small.get(file);
   if (!blob) {
-    place.replaceChildren(element("span", { class: "no-picture" }, extension(name) === "This" ? "no preview" : extension(name)));
+    place.replaceChildren(element("span", { class: "no-picture" }, extension(name) || "no preview"));
     return;
   }
   const url = URL.createObjectURL(blob);
@@ -68,12 +67,13 @@ function run() {
 async function make(file) {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, SIDE / Math.min(bitmap.width, bitmap.height));
-  const canvas = element("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = element("canvas", { width, height });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff"; // where the picture is transparent, as in the service
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
   return new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", 0.85); });
 }

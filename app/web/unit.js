@@ -17,7 +17,8 @@ export function unitCard(scales, i) {
   ].filter(Boolean);
 }
 
-function atScale({ scale }, { mean_attention: shares, attention_difference: difference, mean_kernel_size: size, kernel_sizes: sizes }) {
+function atScale({ scale }, unit) {
+  const { mean_attention: shares, attention_difference: difference, mean_kernel_size: size, kernel_sizes: sizes } = unit;
   const parts = shares.map((share, k) => element("i", { class: `kernel-${k}`, style: { width: `${share * 100}%` } }));
   const said = shares.map((share, k) => `${kernelName(sizes[k])} ${percent(share)}`).join(", ");
   return element("dl", { class: "unit-scale" },

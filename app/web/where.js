@@ -12,8 +12,8 @@ export class Where {
   #image = element("img", { alt: "", hidden: true });
   #canvas = element("canvas", { role: "img" });
   #frames = drawn("svg", { class: "frames", "aria-hidden": "true", preserveAspectRatio: "none" });
-  #placeholder = element("p", { class: "placeholder", hidden: true });
-  #picture = element("div", { class: "picture mapped" }, this.#image, this.#placeholder, this.#canvas, this.#frames);
+  #placeholder = element("p", { class: "note", hidden: true });
+  #picture = element("div", { class: "picture mapped" }, this.#image, this.#canvas, this.#frames);
   #slider = element("input", { type: "range", id: "opacity", min: 0, max: 100, step: 5, value: OPACITY });
   #legend = element("div", { class: "legend" });
   #choice = element("div", { class: "choice" });
@@ -23,7 +23,7 @@ export class Where {
   constructor() {
     this.#slider.addEventListener("input", () => this.#see());
     this.node = element("section", { class: "where", "aria-labelledby": "where-heading" },
-      element("h3", { id: "where-heading" }, "Where the evidence lies"), this.#picture,
+      element("h3", { id: "where-heading" }, "Where the evidence lies"), this.#picture, this.#placeholder,
       element("div", { class: "opacity" }, element("label", { for: "opacity" }, "Opacity of the map"), this.#slider),
       this.#legend, this.#choice, element("details", {}, element("summary", {}, "The map as numbers"), this.#table));
   }
@@ -36,18 +36,20 @@ export class Where {
     this.#picture.style.setProperty("aspect-ratio", `${image.width} / ${image.height}`);
     this.#picture.style.setProperty("--ratio", `${image.width / image.height}`);
     this.#frames.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
-    this.#frames.replaceChildren(...sweep.map(({ box }, look) => drawn("rect", { class: `look-${look}`, x: box.left, y: box.top,
-      width: box.right - box.left, height: box.bottom - box.top, "vector-effect": "non-scaling-stroke" })));
+    this.#frames.replaceChildren(...sweep.map(({ box: { left, top, right, bottom } }, look) => drawn("rect", {
+      class: `look-${look}`, x: left, y: top, width: right - left, height: bottom - top, "vector-effect": "non-scaling-stroke",
+    })));
     this.#choice.replaceChildren(...classChoice({ predictions, chosen: activation.index, labels, pick }));
     this.#see();
   }
 
   show(activation, image) {
     paint(this.#canvas, activation, image);
-    this.#canvas.setAttribute("aria-label", `Where in the image the evidence for ${activation.label} lies; the numbers are below`);
+    this.#canvas.setAttribute("aria-label", `Where the evidence for ${activation.label} lies; the numbers are below`);
     this.#legend.replaceChildren(...legend(activation));
     this.#table.replaceChildren(mapTable(activation));
-    for (const radio of this.#choice.querySelectorAll("input[type=radio]")) radio.checked = Number(radio.value) === activation.index;
+    const radios = this.#choice.querySelectorAll("input[type=radio]");
+    for (const radio of radios) radio.checked = Number(radio.value) === activation.index;
   }
 
   busy(is) {

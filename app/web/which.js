@@ -31,12 +31,13 @@ export class Which {
   }
 
   open({ scale_sweep: sweep, comparable_to_paper: comparable, comparable_reason: reason }) {
-    this.#scales = sweep.map(({ scale, kernel_attention: units, predictions }, look) => ({ scale, units, predictions, look, shown: true }));
+    this.#scales = sweep.map(({ scale, kernel_attention: units, predictions }, look) =>
+      ({ scale, units, predictions, look, shown: true }));
     const { units } = this.#scales[0];
     this.#chosen = Math.min(this.#chosen, units.length - 1);
     this.#words.textContent = words(units[0].kernel_sizes);
-    this.#honest.textContent = comparable ? `These numbers can be read as in the paper: ${sentence(reason).replace(/^./, (c) => c.toLowerCase())}`
-      : `These numbers cannot be compared with the paper's: ${sentence(reason).replace(/^./, (c) => c.toLowerCase())}`;
+    const told = comparable ? "These numbers can be read as in the paper" : "These numbers cannot be compared with the paper's";
+    this.#honest.textContent = sentence(`${told}: ${reason}`);
     this.#switches.replaceChildren(element("legend", {}, "The centre enlarged"), ...this.#scales.map((each) => this.#switch(each)));
     this.#table.replaceChildren(unitTable(this.#scales));
     this.#draw();
@@ -44,10 +45,11 @@ export class Which {
 
   #switch(each) {
     const best = each.predictions[0];
-    const input = element("input", { type: "checkbox", checked: true, value: each.scale, on: { change: () => {
+    const change = () => {
       each.shown = input.checked;
       this.#draw();
-    } } });
+    };
+    const input = element("input", { type: "checkbox", checked: true, value: each.scale, on: { change } });
     const sample = drawn("svg", { class: `sample line look-${each.look}`, width: 30, height: 14, "aria-hidden": "true" },
       drawn("polyline", { points: "0,7 30,7" }), mark(each.look, 15, 7, 4));
     const lit = () => this.#light(each.look);
@@ -60,8 +62,8 @@ export class Which {
   #draw() {
     const given = { scales: this.#scales, whole: this.#whole.checked, chosen: this.#chosen, choose: (i) => this.#choose(i) };
     const limit = limitOf(this.#scales, given.whole);
-    this.#range.textContent = limit === 1 ? "The axis shows the whole of what is possible." : `The axis runs from ${plain(-limit)} to ${plain(limit)}, `
-      + `of ${plain(-1, 0)} to 1 that are possible.`;
+    this.#range.textContent = limit === 1 ? "The axis shows the whole of what is possible."
+      : `The axis runs from ${plain(-limit)} to ${plain(limit)}, of ${plain(-1, 0)} to 1 that are possible.`;
     this.#chart.draw(given);
     this.#unit.replaceChildren(...unitCard(this.#scales, this.#chosen));
   }
@@ -76,6 +78,7 @@ export class Which {
 
 function words(sizes) {
   const [small, large] = [kernelName(sizes[0]), kernelName(sizes.at(-1))];
-  return `Each unit looks through kernels of ${sizes.length === 2 ? "two" : String(sizes.length)} sizes and weighs them anew for every image. `
-    + `Above 0 it leans to ${large}, below to ${small}. This depends on the image, not on a class, and says nothing of where.`;
+  const many = sizes.length === 2 ? "two" : String(sizes.length);
+  return `Each unit looks through kernels of ${many} sizes and weighs them anew for every image. Above 0 it leans to ${large}, `
+    + `below to ${small}. This depends on the image, not on a class, and says nothing of where.`;
 }

@@ -34,8 +34,8 @@ export class Why {
     this.#again.hidden = true;
     host.setAttribute("role", "region");
     host.setAttribute("aria-labelledby", "why-heading");
-    host.append(element("div", { class: "heading" }, this.#heading, button("Close", close)), this.#state, this.#problem, this.#again,
-      this.#pair, this.#tools);
+    const top = element("div", { class: "heading" }, this.#heading, button("Close", close));
+    host.append(top, this.#state, this.#problem, this.#again, this.#pair, this.#tools);
   }
 
   open(item) {
@@ -97,9 +97,9 @@ export class Why {
     say(`The map shows the evidence for ${activation.label}.`);
   }
 
-  #fail({ plain, detail }) {
+  #fail(failure) {
     this.#state.textContent = "";
-    this.#problem.replaceChildren(element("strong", {}, plain), element("small", {}, detail));
+    this.#problem.replaceChildren(...failure.shown());
     this.#again.hidden = false;
   }
 
@@ -112,7 +112,7 @@ export class Why {
       download(data, `${stem(name)}-${what}.png`);
     } catch (error) {
       if (!error.plain) throw error;
-      this.#problem.replaceChildren(element("strong", {}, error.plain), element("small", {}, error.detail));
+      this.#problem.replaceChildren(...error.shown());
     }
   }
 
