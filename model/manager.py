@@ -230,6 +230,14 @@ class LoadedModel:
             activation=self._activation(rows[0], rankings[0][0].index if class_index is None else class_index, boxes[0]),
         )
 
+    def figure(self, data: bytes, explanation: Explanation) -> bytes:
+        """The explanation as one picture for people: PNG."""
+        raise EngineError("figures come with the drawing process")
+
+    def overlay(self, data: bytes, explanation: Explanation) -> bytes:
+        """The image in its own size and orientation with the map over it: PNG."""
+        raise EngineError("overlays come with the drawing process")
+
     def _activation(self, row: Row, index: int, box: Box) -> ClassActivation:
         if row.features is None:
             raise EngineError("the engine gave no features, without which there is no class activation map")

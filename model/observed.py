@@ -42,7 +42,8 @@ class Observed(nn.Module):
             self._seen.means.append(attention.float().mean(2))  # (B, M), in memory of its own: nothing in place overwrites it
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        self._seen.means = means = []
+        means: list[Tensor] = []
+        self._seen.means = means
         try:
             features = self.net.forward_features(x)
         finally:

@@ -72,6 +72,7 @@ LAYERS: dict[str, dict[str, float]] = {
     },
     "app": {
         "": -1,
+        "accept": 0,
         "call": 0,
         "ceiling": 0,
         "errors": 0,
