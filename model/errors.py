@@ -14,6 +14,7 @@
     │   └── OutOfMemory            a batch larger than the device's memory holds
     ├── DecoderUnavailable     no process to decode in; come back in `retry_after` seconds
     ├── FiguresUnavailable     the plotting library is not installed
+    ├── DrawingFailed          a figure that should have been drawn was not
     ├── DrawingUnavailable     no process to draw in, or it did not finish; come back in `retry_after` seconds
     └── ImageError             bytes that are no usable image
         ├── ImageUndecodable       not an image, or truncated
@@ -95,6 +96,10 @@ class FiguresUnavailable(ModelError):
 
     def __init__(self) -> None:
         super().__init__("figures need the extra that draws them: pip install 'sknet-serve[figures]'")
+
+
+class DrawingFailed(ModelError):
+    """A figure could not be drawn although everything it needs was there."""
 
 
 class DrawingUnavailable(ModelError):
