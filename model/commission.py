@@ -56,7 +56,7 @@ class Commission:
         (length,) = LENGTH.unpack_from(data)
         start = LENGTH.size + length
         words = json.loads(data[LENGTH.size : start])
-        image = Image.frombuffer("RGB", tuple(words["size"]), memoryview(data)[start:], "raw", "RGB", 0, 1)
+        image = Image.frombytes("RGB", tuple(words["size"]), data[start:])
         return cls(image, _explanation(words["explanation"]), Maker(**words["maker"]), words["form"])
 
 

@@ -59,13 +59,16 @@ def draw(image: Image.Image, explanation: Explanation, maker: Maker, form: str =
     return plots.encode(compose(image, explanation, maker), form)
 
 
+def least_drawn(width: int, height: int) -> tuple[int, int]:
+    """The (width, height) that suffices to draw an image of this size."""
+    ratio = min(1.0, PHOTOGRAPH_PX / max(width, height))
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
 def reduced(image: Image.Image) -> Image.Image:
     """The image, or a smaller one that a figure can do with."""
-    ratio = PHOTOGRAPH_PX / max(image.size)
-    if ratio >= 1:
-        return image
-    size = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    size = least_drawn(*image.size)
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def compose(image: Image.Image, explanation: Explanation, maker: Maker) -> Figure:
@@ -82,16 +85,20 @@ def compose(image: Image.Image, explanation: Explanation, maker: Maker) -> Figur
     _photograph(sheet, picture, explanation)
     _evidence(sheet, picture, explanation)
     _ranking(figure.add_axes(sheet.place(_X[2], _PANEL_TOP_PX, _PANEL_PX, _PANEL_TALL_PX)), explanation.predictions)
-    _differences(
-        plots.plain_axes(figure, sheet.place(0.075, _PANELS_PX + 60, wide, 270 if plots.crowded(units) else 310)), explanation
-    )
+    tall = 270 if plots.crowded(units) else 310
+    _differences(plots.plain_axes(figure, sheet.place(0.075, _PANELS_PX + 60, wide, tall)), explanation)
     if shares_px:
         _shares(plots.plain_axes(figure, sheet.place(0.075, _PANELS_PX + _LINES_PX + 65, wide, 145)), units)
-    first = names(explanation.predictions)[0]
     style: dict[str, Any] = {"parse_math": False, "fontweight": "bold", "fontsize": TEXT + 3, "va": "top"}
-    figure.text(*sheet.place(_X[0], 18, 0, 0)[:2], f"{first}: score {explanation.predictions[0].score:.3f}", **style)
+    figure.text(*sheet.place(_X[0], 18, 0, 0)[:2], heading(explanation), **style)
     _foot(figure, explanation, maker)
     return figure
+
+
+def heading(explanation: Explanation) -> str:
+    """The first class and its score; the class of the map, where no class was good enough to be told."""
+    first = (*explanation.predictions, explanation.activation.prediction)[0]
+    return f"{names((first,))[0]}: score {first.score:.3f}"
 
 
 def names(predictions: Sequence[Prediction]) -> tuple[str, ...]:
@@ -154,7 +161,7 @@ def _show(sheet: Sheet, left: float, picture: Image.Image, title: str) -> tuple[
 def _ranking(axes: Axes, predictions: Sequence[Prediction]) -> None:
     """A bar a class, its label above it."""
     kept = predictions[:MOST_CLASSES]
-    plots.entitle(axes, f"Best {len(kept)} classes" if len(kept) > 1 else "Best class")
+    plots.entitle(axes, {0: "No class is good enough", 1: "Best class"}.get(len(kept), f"Best {len(kept)} classes"))
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(MOST_CLASSES - 0.5, -0.5)
@@ -193,9 +200,8 @@ def _shares(axes: Axes, units: Sequence[UnitAttention]) -> None:
     for m, size in enumerate(units[0].kernel_sizes):
         shares = np.array([unit.mean_attention[m] for unit in units])
         look: dict[str, Any] = {"color": PALETTE[m % len(PALETTE)], "hatch": HATCHES[m % len(HATCHES)], "edgecolor": "white"}
-        axes.bar(
-            range(len(units)), shares, 0.8, bottom=bottom, label=f"{size}\N{MULTIPLICATION SIGN}{size}", linewidth=0.5, **look
-        )
+        look |= {"linewidth": 0.5, "label": f"{size}\N{MULTIPLICATION SIGN}{size}"}
+        axes.bar(range(len(units)), shares, 0.8, bottom=bottom, **look)
         bottom += shares
     for i, unit in enumerate(units):
         axes.text(i, 1.02, f"{unit.mean_kernel_size:.2f}", ha="center", va="bottom", fontsize=SMALL - 1, color=GRAY)

@@ -18,8 +18,8 @@ from PIL import Image
 
 from model.checkpoint import Checkpoint, resolve
 from model.crops import centre, seen_of
-from model.engines import proof
 from model.drawing import Drawings
+from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
 from model.explain import SCALES, class_activation, kernel_attention, units_of

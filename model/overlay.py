@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Field:
     values: NDArray[np.float32]  # (rows, columns)
     box: Box
 
-    def at(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
+    def at(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:
         """The values at positions in pixels: (len(rows), len(columns))."""
         low, high, share = _between(rows, self.box.top, self.box.bottom, self.values.shape[0])
         lines = self.values[low] * (1 - share)[:, None] + self.values[high] * share[:, None]
@@ -113,7 +114,7 @@ def _inside(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def _between(
-    positions: NDArray[np.float64], low: float, high: float, cells: int
+    positions: NDArray[Any], low: float, high: float, cells: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """Between which two cells' centres each position lies, and how far towards the second."""
     place = np.clip((positions - low) / (high - low) * cells - 0.5, 0, cells - 1)
@@ -129,11 +130,11 @@ def _table(opacity: float) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
 
 
 def _mix(
-    gray: NDArray[np.uint8], values: NDArray[np.float32], colour: NDArray[np.uint16], left: NDArray[np.uint16]
+    gray: NDArray[np.uint8], values: NDArray[Any], colour: NDArray[np.uint16], left: NDArray[np.uint16]
 ) -> NDArray[np.uint8]:
     steps = np.rint(values * _STEPS + _STEPS).astype(np.int16)
     mixed = colour[steps]
     mixed += (gray * left[steps])[..., None]
     mixed += 127  # to the nearest; 255 * 255 + 127 fits
     mixed //= 255
-    return mixed.astype(np.uint8)
+    return np.asarray(mixed, dtype=np.uint8)

@@ -11,6 +11,7 @@ import io
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from model.errors import FiguresUnavailable
@@ -94,7 +95,7 @@ def units_below(axes: Axes, units: Sequence[str]) -> None:
     """The horizontal axis of depth: a place for each unit by its paper's name, and a line between stages."""
     axes.set_xlim(-0.5, len(units) - 0.5)
     axes.set_xticks(range(len(units)), units, rotation=90 if crowded(units) else 0, fontsize=SMALL)
-    for i, (before, after) in enumerate(zip(units, units[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(units)):
         if before.rpartition("_")[0] != after.rpartition("_")[0]:
             axes.axvline(i + 0.5, color="#BBBBBB", linewidth=0.8, zorder=0)
 
@@ -115,7 +116,7 @@ def differences_left(axes: Axes, largest: float, kernel_sizes: Sequence[int], *,
     if words:
         axes.set_ylabel(f"share of {large} less {small}", fontsize=SMALL)
         for y, side, kernel in ((0.985, "top", large), (0.015, "bottom", small)):
-            style = {"fontsize": SMALL, "color": GRAY, "transform": axes.transAxes}
+            style: dict[str, Any] = {"fontsize": SMALL, "color": GRAY, "transform": axes.transAxes}
             axes.text(0.995, y, f"{kernel} preferred", ha="right", va=side, **style)
 
 
@@ -132,14 +133,9 @@ def scale_name(scale: float) -> str:
 
 def legend_above(axes: Axes, *, raised: float = 0.0) -> None:
     """A legend in one line, above the axes at their right."""
-    lines = axes.get_legend_handles_labels()[1]
-    place: dict[str, Any] = {
-        "loc": "lower right",
-        "bbox_to_anchor": (1.0, 1.0 + raised),
-        "ncols": len(lines),
-        "borderaxespad": 0.2,
-    }
-    axes.legend(fontsize=SMALL, frameon=False, handlelength=3, columnspacing=1.2, **place)
+    look: dict[str, Any] = {"fontsize": SMALL, "frameon": False, "handlelength": 3, "columnspacing": 1.2, "borderaxespad": 0.2}
+    count = len(axes.get_legend_handles_labels()[1])
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0 + raised), ncols=count, **look)
 
 
 def foot(figure: Figure, sentences: Sequence[str], *, most: int = 150) -> None:
