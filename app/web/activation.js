@@ -58,8 +58,9 @@ export function legend({ map, logit, bias, label }) {
   const mean = plain(logit - bias);
   return [
     strip, element("div", { class: "ends" }, ...ends),
-    element("p", { class: "note" }, `Evidence for ${label}, from ${plain(low)} to ${plain(high)}. Its mean, ${mean}, and the class's `
-      + `own bias, ${plain(bias)}, make the score before softmax, ${plain(logit)}.${low < 0 ? " Blue speaks against the class." : ""}`),
+    element("p", { class: "note" }, `Evidence for ${label}, from ${plain(low)} to ${plain(high)}. `
+      + `Its mean, ${mean}, and the class's own bias, ${plain(bias)}, make the score before softmax, ${plain(logit)}.`
+      + (low < 0 ? " Blue speaks against the class." : "")),
   ];
 }
 

@@ -142,7 +142,8 @@ function spoken(i, scales) {
   const differences = scales.filter(({ shown }) => shown)
     .map(({ scale, units }) => `${signed(units[i].attention_difference).replace(MINUS, "minus ")} at ${scale.toFixed(1)} times`);
   const shares = unit.mean_attention.map((share, k) => `${kernelName(unit.kernel_sizes[k])} ${percent(share)}`);
-  return `${unit.unit}, ${unit.module}, ${unit.channels} channels. Difference ${differences.join(", ")}. Shares ${shares.join(", ")}.`;
+  return `${unit.unit}, ${unit.module}, ${unit.channels} channels. Difference ${differences.join(", ")}. `
+    + `Shares ${shares.join(", ")}.`;
 }
 
 function lines({ scales, x, y, chosen }) {

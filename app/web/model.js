@@ -47,7 +47,8 @@ function card(model) {
   const names = model.labels.map((each) => each.label).join(", ");
   const described = model.description ? element("p", { class: "description" }, sentence(model.description)) : null;
   return element("article", {}, described, facts,
-    element("details", {}, element("summary", {}, "What is done to an image first"), element("p", {}, model.preprocess.description)),
+    element("details", {}, element("summary", {}, "What is done to an image first"),
+      element("p", {}, model.preprocess.description)),
     element("details", {}, element("summary", {}, `The ${model.labels.length} classes it knows`),
       element("p", { class: "names", tabindex: 0, role: "region", "aria-label": "Classes" }, names)));
 }

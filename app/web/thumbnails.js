@@ -22,7 +22,7 @@ export function showWhole(file, name, image, placeholder) {
   image.onerror = () => {
     image.hidden = true;
     placeholder.hidden = false;
-    placeholder.textContent = `No preview: this browser cannot show ${extension(name) ? `this ${extension(name)} file` : "this file"}.`;
+    placeholder.textContent = `No preview: this browser cannot show this ${extension(name)} file.`.replace("  ", " ");
   };
   image.alt = `Preview of ${name}`;
   image.src = url;

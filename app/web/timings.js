@@ -6,10 +6,10 @@ import { milliseconds } from "./numbers.js";
 const NAMES = {
   upload: "Upload",
   queue: "Queue",
-  prepare: "Reading the image",
+  prepare: "Reading it",
   inference: "Network",
   total: "In the service",
-  round: "From here and back",
+  round: "In all",
 };
 
 // {queue, prepare, inference, total}, in ms; what is not there is left out.

@@ -26,7 +26,8 @@ export class Which {
     this.#whole.addEventListener("change", () => this.#draw());
     this.node = element("section", { class: "which", "aria-labelledby": "which-heading" },
       element("h3", { id: "which-heading" }, "Which kernels it chose"), this.#words, this.#switches, this.#host,
-      element("p", { class: "below" }, this.#range, element("label", { class: "tick" }, this.#whole, " Whole range, \u22121 to 1")),
+      element("p", { class: "below" }, this.#range,
+        element("label", { class: "tick" }, this.#whole, " Whole range, \u22121 to 1")),
       this.#unit, this.#honest, element("details", {}, element("summary", {}, "The same as a table"), this.#table));
   }
 
@@ -38,7 +39,8 @@ export class Which {
     this.#words.textContent = words(units[0].kernel_sizes);
     const told = comparable ? "These numbers can be read as in the paper" : "These numbers cannot be compared with the paper's";
     this.#honest.textContent = sentence(`${told}: ${reason}`);
-    this.#switches.replaceChildren(element("legend", {}, "The centre enlarged"), ...this.#scales.map((each) => this.#switch(each)));
+    const switches = this.#scales.map((each) => this.#switch(each));
+    this.#switches.replaceChildren(element("legend", {}, "The centre enlarged"), ...switches);
     this.#table.replaceChildren(unitTable(this.#scales));
     this.#draw();
   }
