@@ -30,6 +30,7 @@ def explained(visit: Visit, photo: Path | FilePayload) -> Any:
 
 def pixel(visit: Visit, x: float, y: float) -> list[int]:
     """Red, green, blue and alpha of the map at a place, as parts of its width and height."""
+    visit.watch.allow("willReadFrequently")  # which the browser recommends to whoever reads pixels this often
     found: list[int] = visit.page.locator(".mapped canvas").evaluate(
         "(c, [x, y]) => [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data]", [x, y]
     )
@@ -48,7 +49,7 @@ def heading(visit: Visit) -> Locator:
 
 def test_hovering_a_unit_shows_its_numbers(visit: Visit, photos: dict[str, Path]) -> None:
     answer = explained(visit, photos["chelsea"])
-    assert len(answer["kernel_attention"]) == visit.page.get_by_role("option").count() > 3
+    assert len(answer["kernel_attention"]) == visit.page.locator(".chart [role=option]").count() > 3
     for i in (3, 0, 4):
         unit = answer["kernel_attention"][i]
         visit.unit(i).hover()

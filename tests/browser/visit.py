@@ -54,7 +54,7 @@ class Visit:
 
     def unit(self, i: int) -> Locator:
         """The column of a unit in the drawing."""
-        return self.page.get_by_role("option").nth(i)
+        return self.page.locator(".chart [role=option]").nth(i)
 
     def devtools(self) -> CDPSession:
         """What the browser can do that no page can."""

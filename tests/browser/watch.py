@@ -36,9 +36,12 @@ class Watch:
 
     def check(self, page: Page) -> None:
         """Nothing happened that must not."""
-        assert [error for error in self.errors if not any(re.search(p, error) for p in self._allowed)] == []
-        assert [r.url for r in self.requests if not r.url.startswith((self._url, "blob:" + self._url))] == []
-        assert page.evaluate("() => violations") == []
+        errors = [error for error in self.errors if not any(re.search(p, error) for p in self._allowed)]
+        assert not errors, errors
+        foreign = [r.url for r in self.requests if not r.url.startswith((self._url, "blob:" + self._url))]
+        assert not foreign, foreign
+        violations = page.evaluate("() => violations")
+        assert not violations, violations
 
     def sent(self, path: str) -> list[Request]:
         """Requests to a path of the service, whatever their query."""
