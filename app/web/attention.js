@@ -53,12 +53,12 @@ export class AttentionChart {
   }
 
   #moved(event) {
-    const { chosen, units } = this.#place;
-    const last = units.length - 1;
-    const to = { ArrowLeft: chosen - 1, ArrowUp: chosen - 1, ArrowRight: chosen + 1, ArrowDown: chosen + 1, Home: 0, End: last };
+    const options = [...this.#host.querySelectorAll("[role=option]")];
+    const [here, last] = [options.indexOf(event.target), options.length - 1]; // the pointer may have chosen another meanwhile
+    const to = { ArrowLeft: here - 1, ArrowUp: here - 1, ArrowRight: here + 1, ArrowDown: here + 1, Home: 0, End: last };
     if (!(event.key in to)) return;
     event.preventDefault();
-    this.#option(Math.min(last, Math.max(0, to[event.key]))).focus(); // which chooses it
+    options[Math.min(last, Math.max(0, to[event.key]))].focus(); // which chooses it
   }
 }
 

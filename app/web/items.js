@@ -42,8 +42,8 @@ export class Items extends EventTarget {
   }
 
   cancel(item) {
-    if (item.control) item.control.abort();
-    else if (item.state === "waiting") this.#change(item, { state: "cancelled" });
+    item.control?.abort();
+    this.#change(item, { state: "cancelled" });
   }
 
   again(items) {

@@ -23,6 +23,7 @@ const PLAIN = {
   "deadline-passed": "The answer took too long. Please try again.",
   "invalid-parameter": "The service now runs another model, which has no such class. Please load this page anew.",
   "not-acceptable": "This service cannot draw pictures. The numbers can be saved as JSON.",
+  "drawing-unavailable": "This service cannot draw pictures. The numbers can be saved as JSON.",
   "internal-error": "Something went wrong in the service. It is not your fault; please try again.",
 };
 
@@ -61,7 +62,7 @@ export function failureOf({ status, text, requestId, retryAfter }) {
 function parsed(text) {
   try {
     const found = JSON.parse(text);
-    return found !== null && typeof found === "object" ? found : null;
+    return found !== null && typeof found === "object" && !Array.isArray(found) ? found : null;
   } catch {
     return null;
   }

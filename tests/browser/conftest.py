@@ -82,7 +82,9 @@ def visit(visitor: Visitor, service: Server) -> Visit:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four photographs, one in the format of phones, one that a camera stored turned, and a file that is no image."""
     folder = tmp_path_factory.mktemp("photos")
-    made = {name: images.encode(images.photograph(name), "JPEG", quality=90) for name in ("chelsea", "astronaut", "coffee", "rocket")}
+    made = {
+        name: images.encode(images.photograph(name), "JPEG", quality=90) for name in ("chelsea", "astronaut", "coffee", "rocket")
+    }
     made["turned"] = images.oriented(images.quadrants((480, 320)), 6, "JPEG", quality=95)
     made["broken"] = b"\xff\xd8\xff\xe0 this is no image"
     for name, data in made.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import expect
 
 from tests.browser.conftest import NARROW, WIDE, Visitor
@@ -51,7 +51,9 @@ def test_motion_is_left_out_where_that_is_wanted(visitor: Visitor, service: Serv
         visit = visitor(service, reduced_motion=wanted)
         visit.open()
         visit.result(photos["chelsea"])
-        seconds = visit.page.locator("#ranking .bar i").first.evaluate("(bar) => parseFloat(getComputedStyle(bar).transitionDuration)")
+        seconds = visit.page.locator("#ranking .bar i").first.evaluate(
+            "(bar) => parseFloat(getComputedStyle(bar).transitionDuration)"
+        )
         assert (seconds > 0) is moving
 
 
@@ -80,10 +82,9 @@ def walk(visit: Visit, wanted: str, most: int = 40) -> list[str]:
 
 def test_everything_is_done_by_keyboard_alone(visit: Visit, photos: dict[str, Path]) -> None:
     keyboard = visit.page.keyboard
+    visit.page.on("filechooser", lambda chooser: chooser.set_files([photos["chelsea"]]))
     walk(visit, "#file")
-    with visit.page.expect_file_chooser() as chooser:
-        keyboard.press("Enter")
-    chooser.value.set_files([photos["chelsea"]])
+    keyboard.press("Enter")
     visit.ranked()
     walk(visit, "#ask-why")
     keyboard.press("Enter")
@@ -135,5 +136,6 @@ def test_forced_colours_keep_the_bars(visitor: Visitor, service: Server, photos:
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 def test_the_documentation_asks_no_other_host(visitor: Visitor, service: Server, path: str) -> None:
     visit = visitor(service)
+    visit.watch.tolerate("script-src eval")  # ReDoc tries, and does without
     visit.page.goto(service.url + path)
-    expect(visit.page.get_by_text("Classify one image").first).to_be_visible()
+    expect(visit.page.get_by_text("/classify/batch").first).to_be_visible()

@@ -50,7 +50,7 @@ def test_a_photograph_is_ranked_as_the_service_ranks_it(
     )
     image = answer["image"]
     facts = visit.page.locator("#facts").inner_text()
-    assert facts.endswith(f"{image['width']} × {image['height']} pixels, JPEG")
+    assert facts.endswith(f"{image['width']} \u00d7 {image['height']} pixels, JPEG")
     widths = visit.page.locator("#ranking .bar i").evaluate_all("(bars) => bars.map((bar) => parseFloat(bar.style.width))")
     assert widths == pytest.approx([100 * found["score"] for found in answer["predictions"]], abs=0.06)
     for phase in ("upload", "queue", "prepare", "inference", "total", "round"):

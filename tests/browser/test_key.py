@@ -21,20 +21,20 @@ def locked(visitor: Visitor, keyed: Server) -> Visit:
     made = visitor(keyed)
     made.watch.allow("status of 401")
     made.page.goto(made.url + "/")
-    expect(made.page.get_by_label("Key", exact=True)).to_be_visible()
+    expect(made.page.get_by_role("textbox", name="Key")).to_be_visible()
     return made
 
 
 def give(visit: Visit, key: str, *, keep: bool = False) -> None:
-    visit.page.get_by_label("Key", exact=True).fill(key)
+    visit.page.get_by_role("textbox", name="Key").fill(key)
     visit.page.get_by_label("Keep it until this tab is closed").set_checked(keep)
     visit.page.get_by_role("button", name="Use it").click()
 
 
 def test_what_waits_for_the_key_goes_on_with_it(locked: Visit, photos: dict[str, Path]) -> None:
     locked.choose(photos["chelsea"])
-    expect(locked.page.get_by_text("Waiting for the key.")).to_be_visible()
-    expect(locked.page.get_by_label("Key", exact=True)).to_be_focused()
+    expect(locked.page.locator("#state")).to_have_text("Waiting for the key.")
+    expect(locked.page.get_by_role("textbox", name="Key")).to_be_focused()
     give(locked, "not-the-key-of-anybody")
     expect(locked.page.locator("#key-fault")).to_have_text("This key was not accepted.")
     give(locked, KEY)
@@ -65,7 +65,7 @@ def test_the_key_is_shown_nowhere_and_forgotten_with_the_page(locked: Visit, pho
     assert KEY not in locked.page.evaluate(STORED)
     assert not [request.url for request in locked.watch.requests if KEY in request.url]
     locked.page.reload()
-    expect(locked.page.get_by_label("Key", exact=True)).to_be_visible()
+    expect(locked.page.get_by_role("textbox", name="Key")).to_be_visible()
 
 
 def test_the_key_is_kept_in_the_tab_where_that_is_ticked(locked: Visit) -> None:
@@ -73,13 +73,13 @@ def test_the_key_is_kept_in_the_tab_where_that_is_ticked(locked: Visit) -> None:
     expect(locked.page.locator("dl.model")).to_be_visible()
     locked.page.reload()
     expect(locked.page.locator("dl.model")).to_be_visible()
-    expect(locked.page.get_by_label("Key", exact=True)).to_be_hidden()
+    expect(locked.page.get_by_role("textbox", name="Key")).to_be_hidden()
     locked.page.get_by_role("button", name="Forget it").click()
     assert KEY not in locked.page.evaluate(STORED)
-    expect(locked.page.get_by_label("Key", exact=True)).to_be_focused()
+    expect(locked.page.get_by_role("textbox", name="Key")).to_be_focused()
 
 
 def test_what_no_header_can_hold_is_refused_here(locked: Visit) -> None:
     give(locked, "schlüssel und so")
     expect(locked.page.locator("#key-fault")).to_contain_text("no spaces")
-    expect(locked.page.get_by_label("Key", exact=True)).to_be_focused()
+    expect(locked.page.get_by_role("textbox", name="Key")).to_be_focused()

@@ -89,7 +89,9 @@ def corners(shown: Locator) -> list[tuple[int, ...]]:
     width, height = image.size
     places = [(x, y) for y in (0.25, 0.75) for x in (0.25, 0.75)]
     found = [image.getpixel((int(width * x), int(height * y))) for x, y in places]
-    return [tuple(min((0, 128, 255), key=lambda level: abs(level - c)) for c in pixel) for pixel in found if isinstance(pixel, tuple)]
+    return [
+        tuple(min((0, 128, 255), key=lambda level: abs(level - c)) for c in pixel) for pixel in found if isinstance(pixel, tuple)
+    ]
 
 
 def number(text: str) -> float:

@@ -23,6 +23,7 @@ class Watch:
     def __init__(self, context: BrowserContext, url: str) -> None:
         self._url = url
         self._allowed: list[str] = []
+        self._tolerated: list[str] = []
         self.requests: list[Request] = []
         self.errors: list[str] = []
         context.add_init_script(SCRIPT)
@@ -34,13 +35,17 @@ class Watch:
         """A browser logs every answer that is no success; a test that wants one says so."""
         self._allowed += patterns
 
+    def tolerate(self, *violations: str) -> None:
+        """Attempts of scripts that are not ours, which the page's policy stops."""
+        self._tolerated += violations
+
     def check(self, page: Page) -> None:
         """Nothing happened that must not."""
         errors = [error for error in self.errors if not any(re.search(p, error) for p in self._allowed)]
         assert not errors, errors
         foreign = [r.url for r in self.requests if not r.url.startswith((self._url, "blob:" + self._url))]
         assert not foreign, foreign
-        violations = page.evaluate("() => violations")
+        violations = [found for found in page.evaluate("() => violations") if found not in self._tolerated]
         assert not violations, violations
 
     def sent(self, path: str) -> list[Request]:
