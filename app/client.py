@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
@@ -42,6 +40,7 @@ from app.client_errors import (
 )
 from app.client_failures import Answer, failure_of, no_answer
 from app.client_images import ImageLike, encoded
+from app.client_order import in_order
 from app.client_progress import Progress, shown
 from app.client_results import Classification, Explanation, ModelDocument, Prediction, Readiness, Unloaded
 from app.client_retries import POLL_S, Attempts
@@ -56,7 +55,8 @@ class Client:
     Args:
         base_url: where the service is, with the path before its own where a proxy adds one.
         key: sent as `Authorization: Bearer`, to that address only: redirects are not followed.
-        timeout_s: deadline of one image or question with all its retries; each try tells the service what is left.
+        timeout_s: deadline of one image or question with all its retries; each try tells the service what is left. A service
+            that sends the head of its answer in drops can exceed it; with `AsyncClient` nothing can.
         retries: most retries of one image; None for as many as the deadline has room for.
         concurrency: images under way at once in `classify_many`.
         transport: of httpx, for tests, or for certificates and proxies of one's own.
@@ -123,33 +123,12 @@ class Client:
         The images are taken from `images` little by little, and files are read when their turn comes. Leaving the loop stops the
         rest; images under way are waited for.
         """
-        count = wire.check_concurrency(self._service.concurrency if concurrency is None else concurrency)
-        return self._iterate(images, count, top_k=top_k, min_score=min_score, explain=explain)
 
-    def _iterate(
-        self, images: Iterable[ImageT], concurrency: int, *, top_k: int | None, min_score: float | None, explain: bool
-    ) -> Iterator[tuple[ImageT, Classification | ClientError]]:
-        left = threading.Event()
+        def ask(image: ImageT, left: threading.Event) -> Classification:
+            call = wire.classify(encoded(image), top_k=top_k, min_score=min_score, explain=explain)
+            return self._send(call, left=left)
 
-        def ask(image: ImageT) -> Classification | ClientError:
-            try:
-                call = wire.classify(encoded(image), top_k=top_k, min_score=min_score, explain=explain)
-                return self._send(call, left=left)
-            except ClientError as error:
-                return error.with_traceback(None)  # which would keep the image
-
-        waiting: deque[tuple[ImageT, Future[Classification | ClientError]]] = deque()
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="sknet-client")
-        try:
-            for image in images:
-                waiting.append((image, pool.submit(ask, image)))
-                while waiting and (len(waiting) >= wire.AHEAD * concurrency or waiting[0][1].done()):
-                    yield _known(waiting.popleft())
-            while waiting:
-                yield _known(waiting.popleft())
-        finally:
-            left.set()
-            pool.shutdown(cancel_futures=True)
+        return in_order(images, ask, self._service.at_once(concurrency))
 
     def classify_many(
         self,
@@ -242,7 +221,7 @@ class Client:
             try:
                 answer = self._ask(call, tries)
                 failure = failure_of(answer)
-            except httpx.RequestError as error:
+            except (httpx.RequestError, TimeoutError) as error:
                 failure = no_answer(error, self._service.address, tries.timeout_s)
             if failure is None:
                 return call.read(answer)
@@ -251,24 +230,18 @@ class Client:
                 raise failure
 
     def _ask(self, call: wire.Call[T], tries: Attempts) -> Answer:
-        """One try. httpx bounds each read, not all of them together."""
-        request = self._service.request(call, tries.begin())
+        """One try. httpx bounds each write and read, not all of them together: the time is looked at in between."""
+        request = self._service.request(call, tries.begin(), tries.bounded)
         response = self._http.send(request, stream=True)
         try:
             body = bytearray()
             for piece in response.iter_bytes():
                 body += piece
                 if not tries.left_s:
-                    raise httpx.ReadTimeout("the answer came too slowly", request=request)
+                    raise TimeoutError("the deadline passed while the answer came")
             return Answer(response.status_code, response.headers, bytes(body))
         finally:
             response.close()
-
-
-def _known(
-    entry: tuple[ImageT, Future[Classification | ClientError]],
-) -> tuple[ImageT, Classification | ClientError]:
-    return entry[0], entry[1].result()
 
 
 __all__ = [

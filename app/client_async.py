@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import TypeVar
@@ -15,6 +14,7 @@ from app import client_wire as wire
 from app.client_errors import ClientError, NotReady
 from app.client_failures import Answer, failure_of, no_answer
 from app.client_images import ImageLike, encoded
+from app.client_order import in_order_async
 from app.client_progress import Progress, shown
 from app.client_results import Classification, Explanation, ModelDocument, Readiness, Unloaded
 from app.client_retries import POLL_S, Attempts
@@ -74,41 +74,11 @@ class AsyncClient:
         The images may be an asynchronous iterable as well. Who may leave the loop early puts `contextlib.aclosing` around it, so
         that the images under way are given up then.
         """
-        count = wire.check_concurrency(self._service.concurrency if concurrency is None else concurrency)
-        return self._iterate(images, count, top_k=top_k, min_score=min_score, explain=explain)
 
-    async def _iterate(
-        self,
-        images: Iterable[ImageT] | AsyncIterable[ImageT],
-        concurrency: int,
-        *,
-        top_k: int | None,
-        min_score: float | None,
-        explain: bool,
-    ) -> AsyncGenerator[tuple[ImageT, Classification | ClientError]]:
-        room = asyncio.Semaphore(concurrency)
+        async def ask(image: ImageT) -> Classification:
+            return await self.classify(image, top_k=top_k, min_score=min_score, explain=explain)
 
-        async def ask(image: ImageT) -> Classification | ClientError:
-            async with room:
-                try:
-                    return await self.classify(image, top_k=top_k, min_score=min_score, explain=explain)
-                except ClientError as error:
-                    return error.with_traceback(None)  # which would keep the image
-
-        waiting: deque[tuple[ImageT, asyncio.Task[Classification | ClientError]]] = deque()
-        try:
-            async for image in _each(images):
-                waiting.append((image, asyncio.create_task(ask(image))))
-                while waiting and (len(waiting) >= wire.AHEAD * concurrency or waiting[0][1].done()):
-                    yield waiting[0][0], await waiting[0][1]
-                    waiting.popleft()
-            while waiting:
-                yield waiting[0][0], await waiting[0][1]
-                waiting.popleft()
-        finally:
-            for _, task in waiting:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+        return in_order_async(images, ask, self._service.at_once(concurrency))
 
     async def classify_many(
         self,
@@ -176,7 +146,7 @@ class AsyncClient:
             try:
                 answer = await self._ask(call, tries)
                 failure = failure_of(answer)
-            except httpx.RequestError as error:
+            except (httpx.RequestError, TimeoutError) as error:
                 failure = no_answer(error, self._service.address, tries.timeout_s)
             if failure is None:
                 return call.read(answer)
@@ -184,26 +154,13 @@ class AsyncClient:
             await asyncio.sleep(tries.pause_after(failure))
 
     async def _ask(self, call: wire.Call[T], tries: Attempts) -> Answer:
-        """One try. httpx bounds each read, not all of them together."""
+        """One try. httpx bounds each write and read, not all of them together."""
         left_s = tries.begin()
-        request = self._service.request(call, left_s)
-        try:
-            async with asyncio.timeout(left_s):
-                response = await self._http.send(request)
-        except TimeoutError:
-            raise httpx.ReadTimeout("the answer came too slowly", request=request) from None
+        async with asyncio.timeout(left_s):
+            response = await self._http.send(self._service.request(call, left_s))
         return Answer(response.status_code, response.headers, response.content)
 
 
 async def _encoded(image: ImageLike) -> bytes:
     """In a thread: files are read there, and pictures encoded."""
-    return bytes(image) if isinstance(image, bytes) and image else await asyncio.to_thread(encoded, image)
-
-
-async def _each(images: Iterable[ImageT] | AsyncIterable[ImageT]) -> AsyncIterator[ImageT]:
-    if isinstance(images, AsyncIterable):
-        async for image in images:
-            yield image
-    else:
-        for image in images:
-            yield image
+    return image if isinstance(image, bytes) and image else await asyncio.to_thread(encoded, image)

@@ -67,35 +67,33 @@ def failure_of(answer: Answer) -> errors.ClientError | None:
     return _problem(kind, answer, document)
 
 
-def no_answer(error: httpx.RequestError, address: str, timeout_s: float) -> errors.ClientError:
+def no_answer(error: httpx.RequestError | TimeoutError, address: str, timeout_s: float) -> errors.ClientError:
     """The error that it means that an exchange broke off."""
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
         return errors.DeadlinePassed(f"no answer from {address} within {timeout_s:g} s")
     if isinstance(error, httpx.DecodingError):
         return errors.UnexpectedAnswer(f"the answer from {address} cannot be read: {error}")
     failure = errors.Unreachable(f"no answer from {address}: {_reason(error)}")
     failure.sent = not isinstance(error, _NOT_SENT)
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        failure.temporary = False
+    failure.temporary = not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
     return failure
 
 
 def _problem(kind: type[errors.ProblemError], answer: Answer, document: dict[str, Any]) -> errors.ProblemError:
     phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else f"Status {answer.status}"
     reasons = _texts(document, "reasons")
-    title = _text(document, "title") or phrase
     detail = _text(document, "detail") or "; ".join(reasons) or f"{answer.status} {phrase}, from no service of this kind"
-    request_id = answer.headers.get("x-request-id")
-    problem = kind(_one_line(detail), extensions={name: value for name, value in document.items() if name not in _NAMED})
+    text = _one_line(detail)
+    if issubclass(kind, errors.ServerFault) and "x-request-id" in answer.headers:
+        text += f" (request {answer.headers['x-request-id']})"  # what there is to say of it is in a log
+    problem = kind(text, extensions={name: value for name, value in document.items() if name not in _NAMED})
     problem.type = _text(document, "type") or problem.type
-    problem.title, problem.detail, problem.status = title, detail, answer.status
+    problem.title = _text(document, "title") or phrase
+    problem.detail, problem.status = detail, answer.status
     problem.parameter = _text(document, "parameter") or None
     problem.limit, problem.value = document.get("limit"), document.get("value")
     problem.allowed, problem.reasons = _texts(document, "allowed"), reasons
     problem.retry_after_s = seconds_of(answer.headers.get("retry-after"), answer.headers.get("date"))
-    problem.request_id = request_id
-    if isinstance(problem, errors.ServerFault) and request_id:
-        problem.args = (f"{_one_line(detail)} (request {request_id})",)
     return problem
 
 
@@ -136,6 +134,11 @@ def _reason(error: httpx.RequestError) -> str:
     """Why, in the system's own words where it has some: those of the libraries between differ from one to the other."""
     if isinstance(error, httpx.RemoteProtocolError):
         return "the connection was closed before the answer was there"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):  # whose numbers are not the system's
+            return f"TLS failed: {cause.reason or cause}"
     codes = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.errno and cause.strerror]
     if codes:
         last = codes[-1]

@@ -41,7 +41,7 @@ def encoded(image: ImageLike) -> bytes:
     """
     data = _bytes_of(image)
     if not data:
-        raise UnusableImage(f"{_name(image)} is empty")
+        raise UnusableImage(f"{os.fspath(image) if isinstance(image, str | os.PathLike) else 'the image'} is empty")
     return data
 
 
@@ -56,7 +56,7 @@ def _bytes_of(image: Any) -> bytes:
         return _array(image)
     if callable(getattr(image, "read", None)):
         return _read(image)
-    raise UnusableImage(f"{_name(image)} is no image: give a path, bytes, an open file, a Pillow image or a numpy array of uint8")
+    raise UnusableImage(f"{_kind(image)} is no image: give a path, bytes, an open file, a Pillow image or a numpy array of uint8")
 
 
 def _is(image: object, module: str, name: str) -> bool:
@@ -65,10 +65,8 @@ def _is(image: object, module: str, name: str) -> bool:
     return isinstance(kind, type) and isinstance(image, kind)
 
 
-def _name(image: Any) -> str:
-    if isinstance(image, str | os.PathLike):
-        return os.fspath(image)
-    return f"an object of {type(image).__module__}.{type(image).__qualname__}".replace("builtins.", "")
+def _kind(image: object) -> str:
+    return f"an object of type {type(image).__module__}.{type(image).__qualname__}".replace("builtins.", "")
 
 
 def _file(path: str | os.PathLike[str]) -> bytes:
@@ -76,7 +74,7 @@ def _file(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-    raise UnusableImage(f"{_name(path)}: {reason}")  # outside, so that it holds on to nothing of the other
+    raise UnusableImage(f"{os.fspath(path)}: {reason}")  # outside, so that it holds on to nothing of the other
 
 
 def _read(file: Any) -> bytes:
@@ -88,7 +86,7 @@ def _read(file: Any) -> bytes:
         reason = "it gives text; open it with mode 'rb'" if isinstance(data, str) else "it gives no bytes"
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    raise UnusableImage(f"{getattr(file, 'name', None) or _name(file)}: {reason}")
+    raise UnusableImage(f"{getattr(file, 'name', None) or _kind(file)}: {reason}")
 
 
 def _picture(image: Image.Image) -> bytes:

@@ -11,9 +11,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC
-from enum import Enum
 
 from app.client_errors import ClientError, DeadlinePassed, ProblemError, Unreachable
 
@@ -21,15 +20,8 @@ logger = logging.getLogger("sknet.client")
 
 FIRST_S, LONGEST_S = 0.1, 2.0  # the longest pause after the first failure, which doubles with each, and its end
 POLL_S = 0.2  # the end of it for who only waits for the service
+PIECE_BYTES = 65_536
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
-
-
-class Repeat(Enum):
-    """What may be sent more than once."""
-
-    ALWAYS = "always"  # it changes nothing there
-    UNSENT = "unsent"  # only while it certainly has not arrived
-    NEVER = "never"
 
 
 def seconds_of(retry_after: str | None, date: str | None = None, *, now: Callable[[], float] = time.time) -> float | None:
@@ -61,6 +53,11 @@ class Attempts:
 
     Pauses grow exponentially with full jitter, so that clients who failed together do not come back together; where the service
     named a time, they are added to it.
+
+    Args:
+        timeout_s: until the deadline. most: retries, None for any number.
+        idempotent: it may be sent again at any time; otherwise only while it certainly has not arrived (RFC 9110, section 9.2.2).
+        again_s: within which tries may begin. longest_s: the longest pause that nobody asked for.
     """
 
     def __init__(
@@ -68,7 +65,8 @@ class Attempts:
         timeout_s: float,
         *,
         most: int | None = None,
-        repeat: Repeat = Repeat.ALWAYS,
+        idempotent: bool = True,
+        again_s: float = math.inf,
         longest_s: float = LONGEST_S,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
@@ -76,11 +74,12 @@ class Attempts:
         self.timeout_s = timeout_s
         self.made = 0
         self._most = most
-        self._repeat = repeat
+        self._idempotent = idempotent
         self._longest_s = longest_s
         self._clock = clock
         self._draw = draw
         self._end = clock() + timeout_s
+        self._again_until = clock() + again_s
         self._last: ClientError | None = None
 
     @property
@@ -92,6 +91,13 @@ class Attempts:
         """Count a try; the seconds that it has, a millisecond at least."""
         self.made += 1
         return max(0.001, self.left_s)
+
+    def bounded(self, data: bytes) -> Iterator[bytes]:
+        """The data in pieces, and TimeoutError once the deadline passed."""
+        for at in range(0, len(data), PIECE_BYTES):
+            if not self.left_s:
+                raise TimeoutError("the deadline passed while the request was sent")
+            yield data[at : at + PIECE_BYTES]
 
     def pause_after(self, failure: ClientError) -> float:
         """Seconds to wait before the next try.
@@ -112,14 +118,12 @@ class Attempts:
     def _again(self, failure: ClientError) -> bool:
         if not failure.temporary or (self._most is not None and self.made > self._most):
             return False
-        if self._repeat is Repeat.UNSENT:
-            return isinstance(failure, Unreachable) and not failure.sent
-        return self._repeat is Repeat.ALWAYS
+        return self._idempotent or (isinstance(failure, Unreachable) and not failure.sent)
 
     def _pause(self, failure: ClientError) -> float | None:
         """None where the deadline leaves no room for it."""
         told_s = (failure.retry_after_s or 0.0) if isinstance(failure, ProblemError) else 0.0
-        spare_s = self.left_s - told_s
+        spare_s = min(self.left_s, self._again_until - self._clock()) - told_s
         if spare_s <= FIRST_S:
             return None
         steps = min(self.made - 1, math.ceil(math.log2(self._longest_s / FIRST_S)) if self._longest_s > FIRST_S else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import quote
@@ -20,14 +20,13 @@ from pydantic import BaseModel, ValidationError
 from app.client_errors import UnexpectedAnswer
 from app.client_failures import Answer
 from app.client_results import Classification, Explanation, ModelDocument, Readiness, Unloaded
-from app.client_retries import Attempts, Repeat
+from app.client_retries import Attempts
 from app.schemas.native import ModelsAnswer, Ready
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _KEY = re.compile(r"[\x21-\x7e]+")  # what a header can hold; which of them are keys the service decides
 PNG = "image/png"
-AHEAD = 4  # images that are taken ahead, for each that is under way: one that waits does not hold up the others
 # Shorter than the service keeps an idle connection, so that no request meets one that is just being closed. How many there are
 # is bounded by who asks.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=3.0)
@@ -45,7 +44,7 @@ class Call(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
-    repeat: Repeat = Repeat.ALWAYS
+    idempotent: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -71,13 +70,14 @@ class Service:
             raise ValueError(f"timeout_s is {self.timeout_s!r}: it may be a number of seconds above 0")
         if self.retries is not None and self.retries < 0:
             raise ValueError(f"retries is {self.retries!r}: it may be 0 or more, or None for as many as the time allows")
-        check_concurrency(self.concurrency)
+        self.at_once(self.concurrency)
 
-    def request(self, call: Call[T], left_s: float) -> httpx.Request:
-        """The HTTP request of one try, which has so many seconds."""
+    def request(self, call: Call[T], left_s: float, bounded: Callable[[bytes], Iterator[bytes]] | None = None) -> httpx.Request:
+        """The HTTP request of one try, which has so many seconds; `bounded` gives its body in pieces while there is time."""
         headers = {
             "User-Agent": "sknet-client",
             "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",  # what every httpx can read
             "X-Request-ID": call.id,
             "X-Timeout-Ms": str(max(1, int(left_s * 1000))),
             **call.headers,
@@ -85,26 +85,28 @@ class Service:
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"  # RFC 6750, section 2.1
         timeout = httpx.Timeout(left_s).as_dict()
-        url = self.address + call.path
+        content: bytes | Iterator[bytes] | None = call.content
+        if bounded and call.content:
+            content, headers["Content-Length"] = bounded(call.content), str(len(call.content))
         return httpx.Request(
             call.method,
-            url,
+            self.address + call.path,
             params=dict(call.params) or None,
             headers=headers,
-            content=call.content,
+            content=content,
             extensions={"timeout": timeout},
         )
 
+    def at_once(self, concurrency: int | None) -> int:
+        """How many images may be under way. Raises ValueError where nothing would ever be sent."""
+        count = self.concurrency if concurrency is None else concurrency
+        if count < 1:
+            raise ValueError(f"concurrency is {count!r}: it may be a whole number from 1 up")
+        return count
+
     def attempts(self, call: Call[T], timeout_s: float | None = None) -> Attempts:
-        """The tries of a call, of which the time begins now."""
-        return Attempts(timeout_s or self.timeout_s, most=self.retries, repeat=call.repeat)
-
-
-def check_concurrency(concurrency: int) -> int:
-    """Raises ValueError where nothing would ever be sent."""
-    if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency!r}: it may be a whole number from 1 up")
-    return concurrency
+        """The tries of a call, of which the time begins now. What may take longer is not tried for longer."""
+        return Attempts(timeout_s or self.timeout_s, most=self.retries, idempotent=call.idempotent, again_s=self.timeout_s)
 
 
 def _address(text: str) -> str:
@@ -168,13 +170,13 @@ def load(name: str, checkpoint: str | None) -> Call[ModelDocument]:
         lambda answer: _parse(ModelDocument, answer),
         content=json.dumps(asked).encode(),
         headers={"Content-Type": "application/json"},
-        repeat=Repeat.UNSENT,
+        idempotent=False,
     )
 
 
 def unload(name: str) -> Call[Unloaded]:
     """`POST /models/{name}/unload`, as `load`."""
-    return Call("POST", f"{_path(name)}/unload", lambda answer: _parse(Unloaded, answer), content=b"", repeat=Repeat.UNSENT)
+    return Call("POST", f"{_path(name)}/unload", lambda answer: _parse(Unloaded, answer), content=b"", idempotent=False)
 
 
 def _path(name: str) -> str:

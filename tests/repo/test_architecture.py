@@ -128,6 +128,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "paths": 1,
         "tables": 1,
         "client_errors": 4.5,
+        "client_order": 4.6,
         "client_progress": 4.5,
         "client_results": 4.5,
         "client_images": 4.6,
