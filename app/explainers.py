@@ -93,12 +93,13 @@ def index_of(labels: Sequence[Label], name: str) -> int:
         NotExplained: none, or several.
     """
     wanted = name.strip().casefold()
-    for names in (
+    names: tuple[Callable[[Label], set[str | None]], ...] = (
         lambda label: {label.wnid},
         lambda label: {label.name.casefold()},
         lambda label: {word.strip().casefold() for word in label.name.split(",")},
-    ):
-        found = [i for i, label in enumerate(labels) if wanted in names(label)]
+    )
+    for names_of in names:
+        found = [i for i, label in enumerate(labels) if wanted in names_of(label)]
         if len(found) > 1:
             raise NotExplained(f"{name!r} names {len(found)} classes, {', '.join(map(str, found))}: give the index")
         if found:

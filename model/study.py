@@ -174,8 +174,7 @@ def _measured(model: Explains, files: Sequence[Path], progress: Progress) -> Ite
             waiting.append(pool.submit(_measure, model, path))
         for _ in progress(range(len(files)), "studying"):
             yield waiting.popleft().result()
-            if (path := next(upcoming, None)) is not None:
-                waiting.append(pool.submit(_measure, model, path))
+            waiting.extend(pool.submit(_measure, model, path) for path in islice(upcoming, 1))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -66,9 +66,8 @@ def compose(result: Study) -> Figure:
         _by_class(panel, result, unit, largest, last=i == len(units) - 1)
     comparable = "Comparable to the paper" if result.comparable_to_paper else "NOT comparable to the paper"
     bands = "Bands: one standard error of the mean over the images, either side."
-    plots.foot(
-        figure, (f"{shown(result.variant, 40)}, weights {shown(result.digest, 23)}", bands, f"{comparable}: {result.reason}.")
-    )
+    maker = f"{shown(result.variant, 40)}, weights {shown(result.digest, 23)}"
+    plots.foot(figure, (maker, bands, f"{comparable}: {result.reason}."))
     return figure
 
 
