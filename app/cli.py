@@ -16,8 +16,10 @@ from typing import Any
 
 import click
 
+from app.cli_explain import explain
 from app.cli_keys import keys
 from app.cli_models import calibrate, export
+from app.cli_study import study
 from app.exposure import warnings_of
 from app.keys import Keys
 from app.settings import Settings, SettingsError, unknown_variables
@@ -57,8 +59,10 @@ def main() -> None:
 
 
 main.add_command(calibrate)
+main.add_command(explain)
 main.add_command(export)
 main.add_command(keys)
+main.add_command(study)
 
 
 @main.command()
