@@ -75,6 +75,9 @@ def there(make: Callable[[], Client], data: bytes, wanted: Wanted) -> Told:
     """
     try:
         with make() as client:
+            ready = client.ready()  # asked once: who waits at a terminal had better know
+            if not ready:
+                raise NotExplained(f"the service is not ready: {'; '.join(ready.reasons)}")
             index = None
             if wanted.class_name is not None:
                 (model, *_) = client.models()

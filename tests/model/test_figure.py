@@ -135,7 +135,7 @@ def test_the_png_has_its_size_and_something_on_it(options: dict[str, Any]) -> No
 @pytest.mark.parametrize("options", [{}, {"kernel_sizes": (3, 5, 7)}, {"names": CROWD}, {"labels": ("W" * 300, "M" * 300)}])
 def test_no_text_leaves_the_figure_or_its_panel(options: dict[str, Any]) -> None:
     figure = composed(**options)
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     axes_off = {
         id(label) for axes in figure.axes if not axes.axison for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
     }
@@ -151,7 +151,7 @@ def test_no_text_leaves_the_figure_or_its_panel(options: dict[str, Any]) -> None
 @pytest.mark.parametrize("label", ["W" * 300, "mm " * 99, "i" * 300, "tiny"])
 def test_labels_end_before_their_scores_and_titles_before_the_next(label: str) -> None:
     figure = composed(labels=(label, label))
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     ranking = axes_titled(figure, "Best 2 classes")
     name, score = (text.get_window_extent() for text in ranking.texts[:2])
     assert name.x0 == pytest.approx(ranking.bbox.x0)

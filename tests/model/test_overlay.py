@@ -35,7 +35,7 @@ def expected(x: int, y: int, asked: ClassActivation, opacity: float = module.OPA
             value += weight * asked.values[min(i, rows - 1)][min(j, columns - 1)]
     part = value / max(abs(each) for row in asked.values for each in row)
     weight = opacity * abs(part)
-    return (1 - weight) * np.array(GRAY) + weight * colours(np.array([part]))[0]
+    return np.asarray((1 - weight) * np.array(GRAY) + weight * colours(np.array([part]))[0])
 
 
 @pytest.mark.parametrize(

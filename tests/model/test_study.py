@@ -178,7 +178,7 @@ def test_classes_are_sub_folders_or_the_folder_itself(folder: Path, tmp_path: Pa
     few = classes_of(folder, limit=2)
     assert [len(each.files) for each in few] == [2, 2]
     assert few == classes_of(folder, limit=2)
-    with pytest.raises(ImageError, match="no class 'wasps' in .*: the classes are ants, bees"):
+    with pytest.raises(ImageError, match=r"no class 'wasps' in .*: the classes are ants, bees"):
         classes_of(folder, only=["ants", "wasps"])
     with pytest.raises(ImageError, match="is no folder"):
         classes_of(tmp_path / "nowhere")
@@ -229,7 +229,7 @@ def test_the_figure_draws_the_means(classes: int) -> None:
     result = made_up(classes)
     figure = compose(result)
     depth, *panels = figure.axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in depth.get_lines()}
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in depth.get_lines()}
     assert lines["as sent"] == [mean.mean_difference for mean in result.of(ALL, 1.0)]
     assert lines["centre enlarged 2.0×"] == [mean.mean_difference for mean in result.of(ALL, 2.0)]  # noqa: RUF001
     assert [axes.get_title(loc="left") for axes in panels] == (
@@ -238,7 +238,7 @@ def test_the_figure_draws_the_means(classes: int) -> None:
     for axes, unit in zip(panels, ("SK_2_2", "SK_3_1", "SK_4_1"), strict=False):
         (line,) = [line for line in axes.get_lines() if line.get_label() == "centre enlarged 1.5×"]  # noqa: RUF001
         wanted = [mean.mean_difference for name in result.classes for mean in result.of(name, 1.5) if mean.unit == unit]
-        assert list(line.get_ydata()) == wanted
+        assert np.asarray(line.get_ydata()).tolist() == wanted
     assert {axes.get_ylim() for axes in figure.axes} == {(-0.25, 0.25)}
     assert draw(result).startswith(b"\x89PNG")
 
