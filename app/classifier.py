@@ -9,10 +9,10 @@ import asyncio
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from app.context import Deadline, Timings
 from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
@@ -25,6 +25,10 @@ from app.scheduler import Places
 from app.settings import Settings
 from model.errors import ImageError
 from model.types import Explanation, ImageInfo, KernelAttention, ModelInfo, Prediction
+
+PASSES = 3  # of an explanation: at each of the paper's scales
+PictureName = Literal["figure", "overlay"]
+AnyT = TypeVar("AnyT")
 
 
 class Item(Protocol):
@@ -74,6 +78,17 @@ class Classified:
     image: ImageInfo
     info: ModelInfo
     timings: Timings
+    attention: KernelAttention | None = None  # where it was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why one image was ranked as it was, and the picture of it that was asked for (PNG)."""
+
+    explanation: Explanation
+    info: ModelInfo
+    timings: Timings
+    picture: bytes | None
 
 
 # What an answer depends on: SHA-256 of the encoded bytes, and the lane. The same weights may have come back with another card.
@@ -98,6 +113,7 @@ class _Ask:
     deadline: Deadline
     places: Places
     started: float
+    explain: bool
 
 
 class Classifier:
@@ -154,8 +170,10 @@ class Classifier:
 
     # what it is for
 
-    async def classify(self, data: bytes, *, top_k: int | None, min_score: float, deadline: Deadline) -> Classified:
-        """The best classes of one encoded image.
+    async def classify(
+        self, data: bytes, *, top_k: int | None, min_score: float, deadline: Deadline, explain: bool = False
+    ) -> Classified:
+        """The best classes of one encoded image; with `explain` what its units chose as well, out of the same pass.
 
         Raises:
             AppError: no room, not ready, too late, or `top_k` out of range.
@@ -166,10 +184,16 @@ class Classifier:
             k = self._check_top_k(lane, top_k)
             key = await self._key(lane, data, deadline)
             with lane.scheduler.admit(0 if key else 1, deadline.at) as places:  # with a key, if it is to be worked out at all
-                return await self._classify(lane, _Ask(data, key, deadline, places, started), k, min_score)
+                return await self._classify(lane, _Ask(data, key, deadline, places, started, explain), k, min_score)
 
     async def classify_many(
-        self, images: Sequence[bytes | AppError], *, top_k: int | None, min_score: float, deadline: Deadline
+        self,
+        images: Sequence[bytes | AppError],
+        *,
+        top_k: int | None,
+        min_score: float,
+        deadline: Deadline,
+        explain: bool = False,
     ) -> tuple[ModelInfo, list[Classified | Exception]]:
         """A result or an error for each image, in order; an image may already be an error (it could not be read).
 
@@ -178,10 +202,16 @@ class Classifier:
         """
         with self._current() as lane:
             k = self._check_top_k(lane, top_k)
-            return lane.model.info, await self._classify_each(lane, images, k, min_score, deadline)
+            return lane.model.info, await self._classify_each(lane, images, k, min_score, deadline, explain)
 
     async def _classify_each(
-        self, lane: Lane, images: Sequence[bytes | AppError], k: int, min_score: float, deadline: Deadline
+        self,
+        lane: Lane,
+        images: Sequence[bytes | AppError],
+        k: int,
+        min_score: float,
+        deadline: Deadline,
+        explain: bool,
     ) -> list[Classified | Exception]:
         started = time.monotonic()
         checked = [self._check_size(image) for image in images]
@@ -192,7 +222,7 @@ class Classifier:
                 self._metrics.images.labels("rejected").inc()
                 return image
             try:
-                return await self._classify(lane, _Ask(image, key, deadline, places, started), k, min_score)
+                return await self._classify(lane, _Ask(image, key, deadline, places, started, explain), k, min_score)
             except Exception as error:  # noqa: BLE001 - one image never spoils the others, whatever it did; the caller logs it
                 return error
 
@@ -202,17 +232,80 @@ class Classifier:
         with lane.scheduler.admit(count, deadline.at) as places:
             return list(await asyncio.gather(*map(one, checked, keys)))
 
-    async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
-        """Rank an image, and count once what became of it."""
-        outcome: str | None = "failed"
-        timer = asyncio.timeout_at(ask.deadline.at)
+    async def explain(
+        self,
+        data: bytes,
+        *,
+        top_k: int | None,
+        min_score: float,
+        class_index: int | None,
+        picture: PictureName | None,
+        deadline: Deadline,
+    ) -> Explained:
+        """Why one encoded image is ranked as it is. Admitted as the number of passes that takes.
+
+        Raises:
+            AppError: as `classify`, and `class_index` out of range.
+            ModelError: as `classify`, and the picture cannot be drawn here.
+        """
+        started = time.monotonic()
+        with self._current() as lane:
+            k = self._check_top_k(lane, top_k)
+            self._check_class(lane, class_index)
+            # With a queue shorter than that it would never be admitted, however often the client came back.
+            with lane.scheduler.admit(min(PASSES, self._settings.max_queue), deadline.at):
+                explanation, timings = await self._counted(deadline, self._explain(lane, data, k, class_index, deadline, started))
+                explanation = _without_low(explanation, min_score)
+                drawn = None if picture is None else await self._draw(lane, picture, data, explanation, deadline)
+        return Explained(explanation, lane.model.info, timings, drawn)
+
+    async def _explain(
+        self, lane: Lane, data: bytes, k: int, class_index: int | None, deadline: Deadline, started: float
+    ) -> tuple[tuple[Explanation, Timings], str]:
+        if not data:
+            raise MalformedRequest("the image is empty")
+        limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
+        prepared = await lane.scheduler.prepare(partial(lane.model.explain_items, data), **limits)
+        ran = await asyncio.gather(*(lane.scheduler.submit(item, **limits) for item in prepared.row))
+        rows = [each.row for each in ran]
+        explanation = lane.model.explanation(prepared.row, rows, k=k, class_index=class_index)
+        slowest = max(each.run_s for each in ran), max(each.queue_s for each in ran)
+        timings = Timings(prepared.queue_s + slowest[1], prepared.run_s, slowest[0])
+        self._metrics.observe_phases(timings, time.monotonic() - started, ran[0].batch_size)
+        return (explanation, timings), "classified"
+
+    async def _draw(self, lane: Lane, picture: PictureName, data: bytes, explanation: Explanation, deadline: Deadline) -> bytes:
+        draw = lane.model.figure if picture == "figure" else lane.model.overlay
         try:
-            if not ask.data:
-                raise MalformedRequest("the image is empty")
+            async with asyncio.timeout_at(deadline.at):
+                drawn = await lane.drawing.submit(
+                    partial(draw, data, explanation), deadline=deadline.at, limit_s=deadline.limit_s
+                )
+        except TimeoutError:
+            raise DeadlinePassed(deadline.limit_s) from None
+        return drawn.row
+
+    async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
+        known, own, predictions = await self._counted(ask.deadline, self._rank(lane, ask, k))
+        kept = tuple(p for p in predictions if p.score >= min_score)
+        timings = known.timings if own else Timings(0.0, 0.0, 0.0)
+        attention = lane.model.attention(known.row) if ask.explain else None
+        return Classified(kept, known.image, lane.model.info, timings, attention)
+
+    async def _rank(self, lane: Lane, ask: _Ask, k: int) -> tuple[tuple[_Known, bool, tuple[Prediction, ...]], str]:
+        if not ask.data:
+            raise MalformedRequest("the image is empty")
+        known, own = await self._ask(lane, ask)
+        return (known, own, lane.model.top_k(known.row, k)), "classified" if own else "cached"
+
+    async def _counted(self, deadline: Deadline, work: Coroutine[Any, Any, tuple[AnyT, str]]) -> AnyT:
+        """Do the work of one image within its time, and count once what became of it."""
+        outcome: str | None = "failed"
+        timer = asyncio.timeout_at(deadline.at)
+        try:
             async with timer:
-                known, own = await self._ask(lane, ask)
-            predictions = lane.model.top_k(known.row, k)
-            outcome = "classified" if own else "cached"
+                result, outcome = await work
+            return result
         except DeadlinePassed:
             outcome = "late"
             raise
@@ -220,7 +313,7 @@ class Classifier:
             if not timer.expired():  # somebody else's
                 raise
             outcome = "late"
-            raise DeadlinePassed(ask.deadline.limit_s) from None
+            raise DeadlinePassed(deadline.limit_s) from None
         except asyncio.CancelledError:
             outcome = "abandoned"
             raise
@@ -231,11 +324,9 @@ class Classifier:
             outcome = None  # it was never taken on
             raise
         finally:
-            del timer  # it knows the task, and an error this frame: together they would keep the image's bytes
+            del timer, work  # they know the task, and an error this frame: together they would keep the image's bytes
             if outcome is not None:
                 self._metrics.images.labels(outcome).inc()
-        kept = tuple(p for p in predictions if p.score >= min_score)
-        return Classified(kept, known.image, lane.model.info, known.timings if own else Timings(0.0, 0.0, 0.0))
 
     async def _ask(self, lane: Lane, ask: _Ask) -> tuple[_Known, bool]:
         """The row of an image, and whether it was worked out for this very request."""
@@ -293,6 +384,11 @@ class Classifier:
             return BodyTooLarge(self._settings.max_body_bytes, len(image))
         return image
 
+    def _check_class(self, lane: Lane, class_index: int | None) -> None:
+        last = lane.model.info.num_classes - 1
+        if class_index is not None and not 0 <= class_index <= last:
+            raise InvalidParameter("class_index", class_index, f"a whole number from 0 to {last}", last)
+
     def _check_top_k(self, lane: Lane, top_k: int | None) -> int:
         classes = lane.model.info.num_classes
         if top_k is None:
@@ -300,3 +396,13 @@ class Classifier:
         if not 1 <= top_k <= classes:
             raise InvalidParameter("top_k", top_k, f"a whole number from 1 to {classes}", classes)
         return top_k
+
+
+def _without_low(explanation: Explanation, min_score: float) -> Explanation:
+    """Without the classes below a score."""
+
+    def kept(predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+        return tuple(p for p in predictions if p.score >= min_score)
+
+    scales = tuple(replace(each, predictions=kept(each.predictions)) for each in explanation.scales)
+    return replace(explanation, predictions=kept(explanation.predictions), scales=scales)

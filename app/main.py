@@ -23,7 +23,7 @@ from app.middleware import Departures, RequestLog
 from app.rates import Rates
 from app.recovery import Recovery
 from app.room import Room
-from app.routes import admin, classify, models, pages, probes
+from app.routes import admin, classify, explain, models, pages, probes
 from app.services import Services
 from app.settings import Settings, load_settings
 from app.sources import Fetch
@@ -115,12 +115,12 @@ def create_app(
         ],
     )
     app.state.services = Services(settings, metrics, classifier, swap, fetch)
-    for router in (classify.router, models.router, admin.router, probes.router, pages.router):
+    for router in (classify.router, explain.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
     pages.mount_static(app)
     problems.install(app)
     openapi.install(app, needed, most_images=min(settings.max_images, settings.max_queue))
-    timed = frozenset({"/classify", "/classify/batch"})
+    timed = frozenset({"/classify", "/classify/batch", "/explain"})
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
     app.add_middleware(Departures)
     app.add_middleware(

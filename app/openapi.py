@@ -167,7 +167,7 @@ def _describe_headers(schema: dict[str, Any]) -> None:
     """Every route takes and gives the same headers; those of time matter where images are classified."""
     for path, methods in schema["paths"].items():
         for operation in methods.values():
-            headers = [_TIMEOUT, _ID] if path.startswith("/classify") else [_ID]
+            headers = [_TIMEOUT, _ID] if path.startswith(("/classify", "/explain")) else [_ID]
             operation.setdefault("parameters", []).extend(headers)
             for response in operation["responses"].values():
                 response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}

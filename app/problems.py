@@ -46,6 +46,7 @@ _ALLOWED = {
     "finite_number": "a number",
     "greater_than_equal": "{limit} or more",
     "less_than_equal": "{limit} or less",
+    "literal_error": "{expected}",
 }
 INTERNAL = Row(500, "internal-error", "Something went wrong in the service")
 
@@ -150,7 +151,8 @@ def install(app: FastAPI) -> None:
         name = str(first["loc"][1])  # (where, name, and below that what pydantic tried)
         value = first.get("input")
         limit = next((v for k, v in first.get("ctx", {}).items() if k in ("ge", "le")), None)
-        words = _ALLOWED.get(first["type"], "as documented").format(limit=limit)
+        expected = first.get("ctx", {}).get("expected")  # of a choice: pydantic's list of them, 'a' or 'b'
+        words = _ALLOWED.get(first["type"], "as documented").format(limit=limit, expected=expected)
         return response_of(errors.InvalidParameter(name, value, words, limit), request.scope)
 
     app.add_exception_handler(errors.AppError, ours)

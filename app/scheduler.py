@@ -106,7 +106,7 @@ class Scheduler(Generic[ItemT, RowT]):
         self._admitted = 0
         self._closed: Sequence[str] = ()  # why nothing is admitted any more
         self._preparing: Stage[Callable[[], Any], Any] = Stage(
-            _each,
+            each,
             pools.prepare,
             streams=pools.prepare_threads,
             spare=pools.prepare_threads,  # 8 % more images with two busy cores, where the loop has to wait for its turn
@@ -222,5 +222,6 @@ class Scheduler(Generic[ItemT, RowT]):
         self._changed(-count)
 
 
-def _each(works: Sequence[Callable[[], AnyT]]) -> list[AnyT]:
+def each(works: Sequence[Callable[[], AnyT]]) -> list[AnyT]:
+    """What a stage runs whose items are calls themselves."""
     return [work() for work in works]

@@ -100,7 +100,7 @@ def logits_of(
             raise ModelError(f"became {model.info.engine.value} {model.info.dtype.value}: {model.info.dtype.reason}")
         size, rows = max(1, model.info.batch_size), []
         for start in range(0, len(images), size):
-            rows += model.run([model.prepare(data) for data in images[start : start + size]])
+            rows += [row.logits for row in model.run([model.prepare(data) for data in images[start : start + size]])]
         return np.stack(rows), tuple(label.name for label in model.info.labels)
     finally:
         model.close()

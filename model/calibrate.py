@@ -159,7 +159,7 @@ def _usable(model: LoadedModel, files: Sequence[Path], skipped: Skipped) -> Iter
 
 
 def _answers(model: LoadedModel, items: Sequence[Item]) -> npt.NDArray[np.float32]:
-    return np.concatenate([model.run([item]) for item in items])
+    return np.stack([model.run([item])[0].logits for item in items])
 
 
 def _served(request: LoadRequest, items: Sequence[Item]) -> tuple[ModelInfo, npt.NDArray[np.float32]]:

@@ -31,7 +31,7 @@ from model.errors import (
     GraphError,
     ModelError,
 )
-from model.graphs import Graph, Key
+from model.graphs import Graph, Key, Known
 from model.types import Label, PreprocessSpec
 
 logger = logging.getLogger("sknet.model")
@@ -71,14 +71,18 @@ def export(checkpoint: Checkpoint, folder: Path) -> Graph:
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before torch is imported
     from model.complexity import count_macs, count_parameters
     from model.engines import proof, trace
+    from model.engines.outputs import head_of
+    from model.observed import Observed
 
     network = build_network(checkpoint)
-    reference = proof.reference(network, checkpoint.preprocess)
+    observed = Observed(network).eval()
+    reference = proof.reference(observed, checkpoint.preprocess)
+    known = Known(reference.logits, reference.attention, *head_of(network))
     size = checkpoint.preprocess.size
     parameters, gmacs = count_parameters(network), count_macs(network, size) / 1e9
-    model = trace.trace(network, size)
+    model = trace.trace(observed, size)
     key = key_of(checkpoint, "float32")
-    return graphs.write(folder, key, reference, parameters, gmacs, lambda xml: trace.save(model, xml), f"from {checkpoint}")
+    return graphs.write(folder, key, known, parameters, gmacs, lambda xml: trace.save(model, xml), f"from {checkpoint}")
 
 
 def export_beside(checkpoint: Checkpoint, folder: Path) -> Graph:

@@ -1,8 +1,9 @@
 """Exported graphs on disk: a network as an engine reads it, with the reference's answers that prove it. No torch, no engine.
 
 A graph is a folder of four files: `graph.xml` and `graph.bin` (OpenVINO's intermediate representation; input float32
-(1, 3, H, W), normalised), `reference.npy` (what the float32 reference answers to the images of `model.engines.proof`) and
-`card.json`, which names what it was made from and the SHA-256 of the others. A folder is written beside its place and then
+(1, 3, H, W), normalised; outputs as of `model.observed`), `known.npz` (what the float32 reference answers to the images of
+`model.engines.proof`, and the classifier's weights) and `card.json`, which names what it was made from and the SHA-256 of the
+others. A folder is written beside its place and then
 renamed into it: there is a whole graph or none.
 """
 
@@ -16,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +30,8 @@ from model.errors import CheckpointNotFound
 
 logger = logging.getLogger("sknet.model")
 
-FORMAT = 1  # of the folder and of what the network's code makes of a checkpoint; another one is another key
-FILES = ("graph.xml", "graph.bin", "reference.npy")
+FORMAT = 2  # of the folder and of what the network's code makes of a checkpoint; another one is another key
+FILES = ("graph.xml", "graph.bin", "known.npz")
 CARD = "card.json"
 LEFT_BEHIND_S = 3600  # far longer than writing takes: what is older was left by a process that was killed
 
@@ -57,12 +59,26 @@ def network_digest(arguments: dict[str, Any], preprocess: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a network beside its graph, all float32.
+
+    `logits` (N, num_classes) and `attention` (N, U, M) are the reference's answers to the N images of `model.engines.proof`;
+    `weight` (num_classes, F) and `bias` (num_classes,) are the classifier's.
+    """
+
+    logits: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A graph that was found and verified. `reference` is (proof.COUNT, num_classes), float32."""
+    """A graph that was found and verified."""
 
     path: Path
     key: Key
-    reference: npt.NDArray[np.float32]
+    known: Known
     parameters: int
     gmacs: float
     note: str = ""  # how it was made, for people
@@ -86,7 +102,7 @@ def find(key: Key, folders: Iterable[Path]) -> Graph | None:
             continue
         try:
             return _read(path, key)
-        except (CheckpointNotFound, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (CheckpointNotFound, OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             logger.warning("the exported graph %s is not used: %s", path, _because(error))
     return None
 
@@ -94,7 +110,7 @@ def find(key: Key, folders: Iterable[Path]) -> Graph | None:
 def write(
     folder: Path,
     key: Key,
-    reference: npt.NDArray[np.float32],
+    known: Known,
     parameters: int,
     gmacs: float,
     save: Callable[[Path], None],
@@ -111,7 +127,7 @@ def write(
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
         save(unfinished / FILES[0])
-        np.save(unfinished / FILES[2], reference)
+        np.savez(unfinished / FILES[2], **{field.name: getattr(known, field.name) for field in fields(known)})
         hashes = {name: sha256_of(unfinished / name) for name in FILES}
         card = {"key": asdict(key), "sha256": hashes, "parameters": parameters, "gmacs": gmacs, "note": note}
         (unfinished / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -119,7 +135,7 @@ def write(
         _put(unfinished, place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Graph(place, key, reference, parameters, gmacs, note)
+    return Graph(place, key, known, parameters, gmacs, note)
 
 
 def move(graph: Graph, folder: Path) -> Graph:
@@ -161,8 +177,9 @@ def _read(path: Path, key: Key) -> Graph:
     for name in FILES:
         if sha256_of(path / name) != card["sha256"][name]:
             raise ValueError(f"{name} is damaged")
-    reference = np.load(path / FILES[2], allow_pickle=False)
-    return Graph(path, key, reference, int(card["parameters"]), float(card["gmacs"]), str(card["note"]))
+    with np.load(path / FILES[2], allow_pickle=False) as arrays:
+        known = Known(**{field.name: arrays[field.name] for field in fields(Known)})
+    return Graph(path, key, known, int(card["parameters"]), float(card["gmacs"]), str(card["note"]))
 
 
 def _because(error: Exception) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.checkpoint import Checkpoint, resolve
+from model.crops import centre, seen_of
 from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
+from model.explain import SCALES, class_activation, kernel_attention, units_of
 from model.golden import LIMITS, golden_of, verify
 from model.guard import Guard
 from model.image import ImageLimits, decode, decode_reduced
@@ -27,7 +29,16 @@ from model.memory import give_back_large_blocks
 from model.postprocess import top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
 from model.selection import Selected, Wish, select
-from model.types import ImageInfo, ModelInfo, Prediction
+from model.types import (
+    Box,
+    ClassActivation,
+    Explanation,
+    ImageInfo,
+    KernelAttention,
+    ModelInfo,
+    Prediction,
+    ScaleAttention,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +62,30 @@ class LoadRequest(Wish):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prepared image. `pixels` is (H, W, 3) uint8, perhaps read-only; callers outside this package look at `image` only."""
+    """One prepared image. `pixels` is (H, W, 3) uint8, perhaps read-only; callers outside this package look at `image` only.
+
+    `scale` is how many times its centre was enlarged; `features` says that a class activation map will be wanted.
+    """
 
     pixels: npt.NDArray[np.uint8]
     image: ImageInfo
+    scale: float = 1.0
+    features: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the network made of one image: logits (num_classes,), attention (U, M), features (F, H', W') where they were wanted.
+
+    Opaque outside this package. The arrays are parts of a batch's; a copy stands for itself.
+    """
+
+    logits: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None = None
+
+    def __copy__(self) -> Row:
+        return Row(self.logits.copy(), self.attention.copy(), None if self.features is None else self.features.copy())
 
 
 class Busy:
@@ -95,6 +126,7 @@ class LoadedModel:
         self._guard = guard or Guard(limits)
         self._busy, self._apart = Busy(), Busy()
         self._exact = exact
+        self._units = units_of(info.arguments)
 
     @property
     def apart(self) -> int:
@@ -121,27 +153,98 @@ class LoadedModel:
         with self._apart:
             return self._guard.decode(name, data)
 
-    def run(self, items: Sequence[Item]) -> list[npt.NDArray[np.float32]]:
-        """One call of the engine: a row of logits (num_classes,) for each item.
+    def run(self, items: Sequence[Item]) -> list[Row]:
+        """One call of the engine: a row for each item.
 
         Raises:
             EngineError: the engine failed, or gave something else than one row of finite numbers an item.
         """
+        features = any(item.features for item in items)
         with self._busy as others:
-            logits = self._engine.run(np.stack([item.pixels for item in items]), alone=not others)
+            found = self._engine.run(np.stack([item.pixels for item in items]), alone=not others, features=features)
+        logits = found.logits
         if logits.shape != (len(items), self.info.num_classes):
             raise EngineError(f"the engine gave {logits.shape} for {len(items)} images of {self.info.num_classes} classes")
         if not np.isfinite(logits).all():  # pixels are always finite: the fault is the engine's, and its watchdog must learn so
             raise EngineError(f"the engine gave numbers that are not finite for {len(items)} images")
-        return list(logits)
+        maps = found.features if found.features is not None else [None] * len(items)
+        return [
+            Row(row, attention, seen if item.features else None)
+            for item, row, attention, seen in zip(items, logits, found.attention, maps, strict=True)
+        ]
 
-    def top_k(self, row: npt.NDArray[np.float32], k: int) -> tuple[Prediction, ...]:
+    def top_k(self, row: Row, k: int) -> tuple[Prediction, ...]:
         """The k best classes of a row.
 
         Raises:
             EngineError: logits that are not finite.
         """
-        return top_k(row, k, self.info.labels)
+        return top_k(row.logits, k, self.info.labels)
+
+    def attention(self, row: Row) -> KernelAttention:
+        """What the units chose for the image of a row: out of the same pass as its logits."""
+        return kernel_attention(row.attention, self._units, self.info.arguments)
+
+    def explain_items(self, data: bytes) -> tuple[Item, ...]:
+        """The passes that an explanation needs: the ordinary one, equal to that of `prepare`, then the enlarged ones.
+
+        Raises: as `prepare`.
+        """
+        spec = self.info.preprocess
+        with self._busy:
+            image, what = decode(data, self._limits, self._decode_apart)  # its own pixels: a crop of a reduced one has fewer
+            whole = (0.0, 0.0, float(what.width), float(what.height))
+            if self._exact:
+                first = Item(pixels(image, spec), what)
+            elif what.format == "JPEG":  # which `prepare` decodes smaller
+                first = self.prepare(data)
+            else:
+                first = Item(quick_pixels(image, spec, (what.width, what.height), whole), what)
+            larger = [self._enlarged(image, what, scale) for scale in SCALES[1:]]
+        return (replace(first, features=True), *larger)
+
+    def _enlarged(self, image: Image.Image, what: ImageInfo, scale: float) -> Item:
+        spec, cut = self.info.preprocess, centre(image, scale)
+        if self._exact:
+            return Item(pixels(cut, spec), what, scale)
+        return Item(quick_pixels(cut, spec, cut.size, (0.0, 0.0, float(cut.width), float(cut.height))), what, scale)
+
+    def explanation(self, items: Sequence[Item], rows: Sequence[Row], *, k: int, class_index: int | None) -> Explanation:
+        """What the rows of `explain_items` say, with the map of one class, by default the first of the ranking.
+
+        Raises:
+            EngineError: logits that are not finite, or no features.
+        """
+        size = items[0].image.width, items[0].image.height
+        boxes = [seen_of(size, item.scale, self.info.preprocess) for item in items]
+        attention = [self.attention(row) for row in rows]
+        rankings = [self.top_k(row, k) for row in rows]
+        return Explanation(
+            image=items[0].image,
+            predictions=rankings[0],
+            attention=attention[0],
+            scales=tuple(
+                ScaleAttention(item.scale, ranking, each.units, box)
+                for item, ranking, each, box in zip(items, rankings, attention, boxes, strict=True)
+            ),
+            activation=self._activation(rows[0], rankings[0][0].index if class_index is None else class_index, boxes[0]),
+        )
+
+    def figure(self, data: bytes, explanation: Explanation) -> bytes:
+        """The explanation as one picture for people: PNG."""
+        raise EngineError("figures come with the drawing process")
+
+    def overlay(self, data: bytes, explanation: Explanation) -> bytes:
+        """The image in its own size and orientation with the map over it: PNG."""
+        raise EngineError("overlays come with the drawing process")
+
+    def _activation(self, row: Row, index: int, box: Box) -> ClassActivation:
+        if row.features is None:
+            raise EngineError("the engine gave no features, without which there is no class activation map")
+        head = self._engine.head
+        chosen = next(each for each in self.top_k(row, self.info.num_classes) if each.index == index)
+        values = class_activation(row.features, head.weight[index])
+        return ClassActivation(chosen, float(row.logits[index]), float(head.bias[index]), values, box)
 
     def close(self) -> None:
         """Give the memory back."""

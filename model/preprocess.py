@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import CheckpointError
-from model.types import PreprocessSpec
+from model.types import Box, PreprocessSpec
 
 # 64 MiB at Pillow's four bytes a pixel; reached at 256 pixels of shorter side by an aspect ratio of 256:1.
 MAX_RESIZED_PIXELS = 16 * 1024 * 1024
@@ -105,6 +105,16 @@ def least_size(width: int, height: int, spec: PreprocessSpec) -> tuple[int, int]
     resized = _resized_size((width, height), spec)
     scale = max(LEAST_SCALE, LEAST_SIDE / min(resized))
     return math.ceil(scale * resized[0]), math.ceil(scale * resized[1])
+
+
+def seen(size: tuple[int, int], spec: PreprocessSpec) -> Box:
+    """Which part of a picture of `size` (width, height) becomes the network's input; beyond its edges where it is padded."""
+    resized = _resized_size(size, spec)
+    left, top, width, height = _kept(resized, spec)
+    rows, columns = spec.size
+    left, top = left - (columns - width) // 2, top - (rows - height) // 2
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return Box(left * across, top * down, (left + columns) * across, (top + rows) * down)
 
 
 def describe(spec: PreprocessSpec, *, exact: bool = True) -> str:

@@ -70,7 +70,7 @@ def quantise(graph: Graph, spec: PreprocessSpec, images: Sequence[Pixels], folde
     note = f"int8 by NNCF {nncf().__version__} ({PRESET}) over {len(images)} images; {graph.note}"
     key = replace(graph.key, precision="int8")
     return graphs.write(
-        folder, key, graph.reference, graph.parameters, graph.gmacs, lambda xml: trace.save(made, xml), note
+        folder, key, graph.known, graph.parameters, graph.gmacs, lambda xml: trace.save(made, xml), note
     )  # fmt: skip
 
 

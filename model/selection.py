@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
-
 from model import engines, export
 from model.checkpoint import Checkpoint, build_network
 from model.engines import proof
-from model.engines.base import Engine, Plan
+from model.engines.base import Engine, Plan, joined
 from model.engines.candidates import Candidate, candidates
 from model.errors import CheckpointCorrupt, EngineError, GraphError
 from model.graphs import Graph
@@ -176,17 +174,23 @@ def _prove(engine: Engine, checkpoint: Checkpoint) -> float | None:
     try:
         images = proof.images(checkpoint.preprocess.size)
         engine.run(images[:1], alone=True)  # another way through the engine than the others take
-        logits = np.concatenate([engine.run(image[None]) for image in images])
+        found = joined([engine.run(image[None]) for image in images])
+        logits = found.logits
         if logits.shape[-1] != len(checkpoint.labels):
             raise EngineError(f"the network gives {logits.shape[-1]} outputs for {len(checkpoint.labels)} labels")
-        if engine.reference is None and not np.isfinite(logits).all():
+        if engine.reference is None and not proof.finite(logits):
             raise CheckpointCorrupt(proof.NOT_FINITE)
         deviation, bound = None, proof.BOUNDS[engine.placement.dtype.value]
         if engine.reference is not None:
-            deviation = proof.deviation(logits, engine.reference)
+            deviation = proof.deviation(logits, engine.reference.logits)
             if deviation > bound:
                 raise EngineError(
                     f"its answers deviate by {deviation:.3g} from the float32 reference's; accepted is up to {bound:g}"
+                )
+            apart = proof.attention_deviation(found.attention, engine.reference.attention)
+            if apart > (bound := proof.ATTENTION_BOUNDS[engine.placement.dtype.value]):
+                raise EngineError(
+                    f"its attention deviates by {apart:.3g} from the float32 reference's; accepted is up to {bound:g}"
                 )
         if not proof.differs(logits):
             raise CheckpointCorrupt(proof.ALL_THE_SAME)

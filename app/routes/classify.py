@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
@@ -16,7 +17,7 @@ from app.problems import log_fault, problem_of
 from app.schemas.native import BatchAnswer, ClassifyAnswer
 from app.services import Services, services_of
 from app.sources import many_images, one_image
-from model.types import ModelInfo
+from model.types import KernelAttention, ModelInfo
 
 
 class _Direct(APIRoute):
@@ -43,6 +44,13 @@ TopK = Annotated[
         json_schema_extra={"minimum": 1},  # told here, held by the classifier: it knows the maximum as well
     ),
 ]
+Explain = Annotated[
+    Literal["kernel_attention"] | SkipJsonSchema[None],
+    Query(
+        description="`kernel_attention`: which kernel sizes each unit of the network chose, out of the same pass.",
+        examples=["kernel_attention"],
+    ),
+]
 MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])]
 
 
@@ -54,11 +62,13 @@ MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes bel
     openapi_extra={"requestBody": IMAGE_BODY},
     summary="Classify one image",
 )
-async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0.0) -> Response:
+async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0.0, explain: Explain = None) -> Response:
     """Send an image as the part `file` of a form, as the raw body, or as base64 or url in JSON; get its best classes."""
     services, context = services_of(request), context_of(request.scope)  # asked directly: a dependency costs 20 times that
     data = await one_image(request, services.fetch)
-    found = await services.classifier.classify(data, top_k=top_k, min_score=min_score, deadline=context.deadline)
+    found = await services.classifier.classify(
+        data, top_k=top_k, min_score=min_score, deadline=context.deadline, explain=explain is not None
+    )
     context.timings.append(found.timings)
     image = found.image
     answer = ClassifyAnswer.model_validate(  # the whole at once: objects made one by one are validated twice
@@ -66,9 +76,11 @@ async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0
             "predictions": _predictions(found),
             "model": _model(services, found.info),
             "image": {"width": image.width, "height": image.height, "format": image.format},
+            **_attention(found.attention),
+            **_comparable(found.attention),
         }
     )
-    return _json(answer.model_dump_json())
+    return _json(answer.model_dump_json(exclude_unset=True))
 
 
 @router.post(
@@ -79,7 +91,7 @@ async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0
     openapi_extra={"requestBody": BATCH_BODY},
     summary="Classify several images",
 )
-async def classify_batch(request: Request, top_k: TopK = None, min_score: MinScore = 0.0) -> Response:
+async def classify_batch(request: Request, top_k: TopK = None, min_score: MinScore = 0.0, explain: Explain = None) -> Response:
     """Always one result for each image, in request order; an image that cannot be used gets a problem of its own."""
     services, context = services_of(request), context_of(request.scope)  # asked directly: a dependency costs 20 times that
     # More images than the queue holds would never be admitted, however often the client came back.
@@ -87,7 +99,11 @@ async def classify_batch(request: Request, top_k: TopK = None, min_score: MinSco
         request, min(services.settings.max_images, services.settings.max_queue), services.settings.max_body_bytes
     )
     info, results = await services.classifier.classify_many(
-        [data for _, data in named], top_k=top_k, min_score=min_score, deadline=context.deadline
+        [data for _, data in named],
+        top_k=top_k,
+        min_score=min_score,
+        deadline=context.deadline,
+        explain=explain is not None,
     )
     for result in results:
         if isinstance(result, Classified):
@@ -96,20 +112,30 @@ async def classify_batch(request: Request, top_k: TopK = None, min_score: MinSco
             log_fault(result, request.scope)
     rows = [_result(i, name, r) for i, ((name, _), r) in enumerate(zip(named, results, strict=True))]
     # `exclude_none` would drop a prediction's `wnid: null`, which the contract shows: unset fields are left out instead.
-    answer = BatchAnswer.model_validate({"model": _model(services, info), "results": rows})
+    told = next((r.attention for r in results if isinstance(r, Classified)), None)
+    answer = BatchAnswer.model_validate({"model": _model(services, info), **_comparable(told), "results": rows})
     return _json(answer.model_dump_json(exclude_unset=True))
 
 
 def _result(index: int, filename: str | None, result: Classified | Exception) -> dict[str, Any]:
     fields: dict[str, Any] = {"index": index, "filename": filename}
     if isinstance(result, Classified):
-        return {**fields, "status": 200, "predictions": _predictions(result)}
+        return {**fields, "status": 200, "predictions": _predictions(result), **_attention(result.attention)}
     problem = problem_of(result)
     return {**fields, "status": problem.status, "problem": problem}
 
 
 def _predictions(found: Classified) -> list[dict[str, Any]]:
     return [{"index": p.index, "label": p.label, "score": p.score, "wnid": p.wnid} for p in found.predictions]
+
+
+def _attention(told: KernelAttention | None) -> dict[str, Any]:
+    return {} if told is None else {"kernel_attention": [asdict(unit) for unit in told.units]}
+
+
+def _comparable(told: KernelAttention | None) -> dict[str, Any]:
+    """Once an answer: it is a property of the network."""
+    return {} if told is None else {"comparable_to_paper": told.comparable_to_paper, "comparable_reason": told.reason}
 
 
 def _model(services: Services, info: ModelInfo) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 
 # Either uint8 pixels (B, H, W, 3), which the engine normalises inside, or float32 (B, 3, H, W), normalised already.
 Batch = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+class Outputs(NamedTuple):
+    """What one call of an engine gives, all of it float32 and out of the same pass; see `model.observed`."""
+
+    logits: npt.NDArray[np.float32]  # (B, num_classes)
+    attention: npt.NDArray[np.float32]  # (B, U, M)
+    features: npt.NDArray[np.float32] | None  # (B, F, H', W'), where they were asked for
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Parts of a batch, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    maps = [part.features for part in parts if part.features is not None]
+    return Outputs(
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.attention for part in parts]),
+        np.concatenate(maps) if maps else None,
+    )
+
+
+class Head(NamedTuple):
+    """The classifier behind global average pooling, in float32."""
+
+    weight: npt.NDArray[np.float32]  # (num_classes, F)
+    bias: npt.NDArray[np.float32]  # (num_classes,)
 
 
 @dataclass(frozen=True)
@@ -48,10 +75,11 @@ class Engine(Protocol):
     batch_size: int
     parameters: int
     gmacs: float  # for one image at the checkpoint's input size
-    reference: npt.NDArray[np.float32] | None  # float32 logits of `model.engines.proof.images`; None: it is the reference
+    reference: Outputs | None  # what float32 answers to `model.engines.proof.images`; None: it is the reference
+    head: Head
 
-    def run(self, batch: Batch, *, alone: bool = False) -> npt.NDArray[np.float32]:
-        """Images -> logits (B, num_classes). `alone`: nothing else wants the processor now.
+    def run(self, batch: Batch, *, alone: bool = False, features: bool = False) -> Outputs:
+        """Images -> what the network makes of them; `features` too, where asked. `alone`: nothing else wants the processor now.
 
         Raises:
             EngineError: the computation failed; the engine may be used again.

@@ -6,21 +6,22 @@ import gc
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from model.complexity import count_macs, count_parameters
 from model.engines import inductor, proof
+from model.engines.base import Outputs, joined
 from model.engines.batching import BatchSizes
 from model.engines.cuda_graphs import DEFAULT_BATCH, CudaGraphs
 from model.engines.failure import failure
 from model.engines.inputs import exact_float32, normalise
+from model.engines.outputs import head_of, outputs
 from model.errors import EngineError
+from model.observed import Observed
 from model.types import Choice, PreprocessSpec
 
 if TYPE_CHECKING:
     from model.engines.base import Batch, Plan
-    from model.sknet import SKNet
 
 
 PRECISIONS = ("float32", "bfloat16")
@@ -30,7 +31,7 @@ class _Runner(Protocol):
     streams: Choice
     batch_size: int
 
-    def run(self, batch: Batch) -> npt.NDArray[np.float32]: ...
+    def run(self, batch: Batch, *, features: bool) -> Outputs: ...
     def close(self) -> None: ...
 
 
@@ -54,28 +55,30 @@ class CompileEngine:
         # Kernels for the processor are compiled for this number of threads.
         torch.set_num_threads(int(self.placement.threads.value))
         net = plan.network().requires_grad_(False)
+        self.head = head_of(net)
+        observed = Observed(net).eval()
         self.parameters = count_parameters(net)
         self.gmacs = count_macs(net, plan.spec.size) / 1e9
-        self.reference = proof.reference(net, plan.spec)
+        self.reference = proof.reference(observed, plan.spec)
         exact_float32(device)
         try:
-            net = net.to(device, dtype).to(memory_format=torch.channels_last)
+            observed = observed.to(device, dtype).to(memory_format=torch.channels_last)
             self._runner: _Runner | None = (
-                CudaGraphs(net, plan.spec, device, dtype, plan.batch_size or DEFAULT_BATCH, plan.streams)
+                CudaGraphs(observed, plan.spec, device, dtype, plan.batch_size or DEFAULT_BATCH, plan.streams)
                 if device.type == "cuda"
-                else OnProcessor(net, plan.spec, dtype, plan.batch_size or 1)
+                else OnProcessor(observed, plan.spec, dtype, plan.batch_size or 1)
             )
         except RuntimeError as error:  # no memory left on the device, or the device is lost
             raise EngineError(f"the network cannot be placed on {device} ({type(error).__name__})") from error
         self.streams = self._runner.streams
         self.batch_size = self._runner.batch_size
 
-    def run(self, batch: Batch, *, alone: bool = False) -> npt.NDArray[np.float32]:
+    def run(self, batch: Batch, *, alone: bool = False, features: bool = False) -> Outputs:
         runner = self._runner  # read once: another thread may close the engine at any time
         if runner is None:
             raise EngineError("the engine is closed")
         try:
-            return runner.run(batch)
+            return runner.run(batch, features=features)
         except RuntimeError as error:
             raise failure(error, len(batch)) from error
 
@@ -95,16 +98,15 @@ class OnProcessor:
 
     streams = Choice("1", "one call uses every thread")
 
-    def __init__(self, net: SKNet, spec: PreprocessSpec, dtype: torch.dtype, batch_size: int) -> None:
+    def __init__(self, net: Observed, spec: PreprocessSpec, dtype: torch.dtype, batch_size: int) -> None:
         self._spec, self._dtype, self.batch_size = spec, dtype, batch_size
-        self._classes = net.num_classes
         self._sizes = BatchSizes({1, batch_size})
         self._compiled = {size: inductor.compiled(net, self._example(size)) for size in self._sizes.sizes}
 
     def _example(self, size: int) -> torch.Tensor:
         return torch.zeros((size, 3, *self._spec.size), dtype=self._dtype).to(memory_format=torch.channels_last)
 
-    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def run(self, batch: Batch, *, features: bool) -> Outputs:
         """As `Engine.run`, but for torch's own errors.
 
         Raises:
@@ -113,13 +115,13 @@ class OnProcessor:
         wanted = (*self._spec.size, 3) if batch.dtype == np.uint8 else (3, *self._spec.size)
         if batch.shape[1:] != wanted:
             raise EngineError(f"images of shape {batch.shape[1:]}: this engine was compiled for {wanted}")
-        out = np.empty((len(batch), self._classes), np.float32)
+        parts = []
         with torch.no_grad():
             for start, stop, size in self._sizes.exact(len(batch)):
                 x = normalise(torch.from_numpy(batch[start:stop]), self._spec)
                 x = x.to(self._dtype, memory_format=torch.channels_last)
-                out[start:stop] = self._compiled[size](x).float().numpy()
-        return out
+                parts.append(outputs(self._compiled[size](x), features=features))
+        return joined(parts)
 
     def close(self) -> None:
         """Nothing but memory is held, and that goes with the last reference."""

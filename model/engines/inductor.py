@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,10 +111,10 @@ def _no_module_kept() -> Iterator[None]:
                     del sys.modules[module.__name__]  # its functions live on, and with them its weights, as long as the caller's
 
 
-def compiled(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-    """`net` compiled for inputs of exactly the shape, strides, type and device of `example`; any thread may call it.
+def compiled(net: nn.Module, example: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
+    """`net`, which gives several tensors, compiled for inputs of exactly the shape, strides, type and device of `example`.
 
-    Call it without gradients. Other inputs are refused by it with an AssertionError.
+    Any thread may call it, without gradients. Other inputs are refused by it with an AssertionError.
 
     Raises:
         OutOfMemory: no memory on the device.
@@ -128,7 +128,8 @@ def compiled(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     try:
         with _one_at_a_time, _no_module_kept(), torch.no_grad():
             program = torch.export.export(net, (example,), strict=False)
-            run: Callable[[Tensor], Tensor] = _inductor.compile(program.module(check_guards=False), [example], options=_OPTIONS)
+            module = program.module(check_guards=False)
+            run: Callable[[Tensor], Sequence[Tensor]] = _inductor.compile(module, [example], options=_OPTIONS)
     except Exception as error:  # the compilers behind Inductor raise what they like: there is no common base
         if is_out_of_memory(error):
             raise OutOfMemory(f"the device has no memory to compile the network for {shape}") from error

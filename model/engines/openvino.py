@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from model.engines.base import Head, Outputs, joined
 from model.engines.runtime import core, openvino, openvino_version
 from model.errors import EngineError, GraphError
 from model.types import Choice
@@ -51,7 +52,10 @@ class OpenVinoEngine:
         streams = min(plan.streams or threads, threads)
         self.streams = Choice(str(streams), _why(plan.streams, threads))
         graph = plan.graph()
-        self.parameters, self.gmacs, self.reference = graph.parameters, graph.gmacs, graph.reference
+        known = graph.known
+        self.parameters, self.gmacs = graph.parameters, graph.gmacs
+        self.reference = Outputs(known.logits, known.attention, None)
+        self.head = Head(known.weight, known.bias)
         self._spec = plan.spec
         try:
             read = cache(partial(_read, graph, plan.spec))  # once for both: each reading maps the weights anew
@@ -62,12 +66,12 @@ class OpenVinoEngine:
         except RuntimeError as error:  # OpenVINO's own: a graph that it cannot read or compile
             raise GraphError("OpenVINO cannot compile the graph") from error
 
-    def run(self, batch: Batch, *, alone: bool = False) -> npt.NDArray[np.float32]:
+    def run(self, batch: Batch, *, alone: bool = False, features: bool = False) -> Outputs:
         compiled = self._alone if alone else self._parallel
         if compiled is None:
             raise EngineError("the engine is closed")
         try:
-            return np.concatenate([compiled(batch[i : i + 1]) for i in range(len(batch))])
+            return joined([compiled(batch[i : i + 1], features) for i in range(len(batch))])
         except RuntimeError as error:
             raise EngineError(f"the engine failed on a batch of {len(batch)}") from error
 
@@ -102,16 +106,17 @@ class _Compiled:
         # against the interpreter's lock. Here is one thread, and every process that serves passes here first.
         self(np.zeros((1, *size, 3), np.uint8))
 
-    def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def __call__(self, image: npt.NDArray[Any], features: bool = False) -> Outputs:
         kind = image.dtype.name
         with self._lock:
             free = self._free.get(kind) or self._compile(kind)
             request = free.pop() if free else self._models[kind].create_infer_request()
         try:
-            out: npt.NDArray[np.float32] = request.infer({0: image}, share_inputs=True)[0]
+            # Outputs stay where they are until they are copied: the features are large, and hardly ever wanted.
+            found = request.infer({0: image}, share_inputs=True, share_outputs=True)
+            return Outputs(found[0].copy(), found[1].copy(), found[2].copy() if features else None)
         finally:
             free.append(request)
-        return out
 
     def _compile(self, kind: str) -> deque[Any]:
         """Compile for pixels (uint8) or for normalised input (float32), which is asked for by tensor protocols only."""

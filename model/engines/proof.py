@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from model.engines.base import Outputs
 from model.errors import CheckpointCorrupt
 
 if TYPE_CHECKING:
-    from model.sknet import SKNet
+    from model.observed import Observed
     from model.types import PreprocessSpec
 
 COUNT = 4
@@ -25,6 +26,8 @@ SPEED_S = 0.15
 # network or seed (1.0 and more), classes in another order (1.5), branches exchanged (1.1), another normalisation (0.5), and
 # int8 ranges measured on pictures too dark or flat to be true of others (0.4 and more).
 BOUNDS = {"float32": 1e-3, "bfloat16": 0.03, "int8": 0.1}
+# Largest difference of a unit's mean share of attention that is still the same network's.
+ATTENTION_BOUNDS = {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.1}
 
 
 def images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -40,8 +43,8 @@ def images(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return out.clip(0, 255).astype(np.uint8)
 
 
-def reference(network: SKNet, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
-    """The answers of the reference, float32 on the CPU, one image at a time: (COUNT, num_classes).
+def reference(network: Observed, spec: PreprocessSpec) -> Outputs:
+    """The answers of the reference, float32 on the CPU, one image at a time; without features.
 
     Raises:
         CheckpointCorrupt: an answer that is not finite.
@@ -51,11 +54,16 @@ def reference(network: SKNet, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
     from model.engines.inputs import normalise
 
     with torch.inference_mode():
-        rows = [network(normalise(torch.from_numpy(image[None]), spec)).numpy()[0] for image in images(spec.size)]
-    logits = np.stack(rows).astype(np.float32)
+        answers = [network(normalise(torch.from_numpy(image[None]), spec)) for image in images(spec.size)]
+    logits, attention = (np.concatenate([answer[i].numpy() for answer in answers]).astype(np.float32) for i in (0, 1))
     if not np.isfinite(logits).all():
         raise CheckpointCorrupt(NOT_FINITE)
-    return logits
+    return Outputs(logits, attention, None)
+
+
+def finite(values: npt.NDArray[np.float32]) -> bool:
+    """Whether every one is a finite number."""
+    return bool(np.isfinite(values).all())
 
 
 def deviation(logits: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
@@ -63,6 +71,13 @@ def deviation(logits: npt.NDArray[np.float32], reference: npt.NDArray[np.float32
     if not np.isfinite(logits).all():
         return float("inf")
     return float(np.linalg.norm(logits - reference) / max(float(np.linalg.norm(reference)), 1e-12))
+
+
+def attention_deviation(attention: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
+    """The largest difference of a unit's mean share, 0..1; infinite where there are other units, or a share is not finite."""
+    if attention.shape != reference.shape or not np.isfinite(attention).all():
+        return float("inf")
+    return float(np.abs(attention - reference).max(initial=0.0))
 
 
 def differs(logits: npt.NDArray[np.float32]) -> bool:

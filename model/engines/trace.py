@@ -12,13 +12,14 @@ from model.engines.runtime import openvino
 from model.errors import GraphError
 
 if TYPE_CHECKING:
-    from model.sknet import SKNet
+    from model.observed import Observed
 
 
-def trace(network: SKNet, size: tuple[int, int]) -> Any:
+def trace(network: Observed, size: tuple[int, int]) -> Any:
     """Trace a network in evaluation mode, float32 on the CPU, for one image of `size` (height, width).
 
-    The result is an `openvino.Model`: input float32 (1, 3, H, W), normalised; output logits (1, num_classes).
+    The result is an `openvino.Model`: input float32 (1, 3, H, W), normalised; outputs by name
+    "logits" (1, num_classes), "attention" (1, U, M) and "features" (1, F, H', W'), as of `model.observed`.
 
     Raises:
         EngineError: OpenVINO is not installed.
@@ -39,7 +40,8 @@ def trace(network: SKNet, size: tuple[int, int]) -> Any:
     finally:
         logging.getLogger().setLevel(level)  # the converter sets it for the whole process
     model.inputs[0].get_tensor().set_names({"input"})
-    model.outputs[0].get_tensor().set_names({"logits"})
+    for output, name in zip(model.outputs, ("logits", "attention", "features"), strict=True):
+        output.get_tensor().set_names({name})
     return model
 
 

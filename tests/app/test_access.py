@@ -79,6 +79,7 @@ def test_every_route_is_where_it_should_be() -> None:
     assert scopes.pop("predict") == {
         ("POST", "/classify"),
         ("POST", "/classify/batch"),
+        ("POST", "/explain"),
         ("GET", "/models"),
         ("GET", "/models/{name}"),
     }

@@ -15,6 +15,7 @@ EVERY: list[AppError] = [
     errors.BodyTooLarge(100, 101),
     errors.BodyTimeout(2.5),
     errors.UnsupportedMedia("text/plain", ["image/*"]),
+    errors.NotAcceptable("no picture can be drawn here", ["application/json"]),
     errors.Unauthorised(given=False),
     errors.ScopeForbidden("not with this key", "admin"),
     errors.ReferenceForbidden("/etc/passwd", ["bundled names"]),

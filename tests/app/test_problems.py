@@ -63,7 +63,7 @@ def test_statuses_are_those_of_the_contract() -> None:
         "image-undecodable": 422, "image-unsupported": 422, "image-unusable": 422, "invalid-parameter": 422, "overloaded": 429,
         "unauthorised": 401, "scope-forbidden": 403, "reference-forbidden": 403, "checkpoint-refused": 422,
         "source-unreachable": 422, "rate-limited": 429, "internal-error": 500, "not-ready": 503, "deadline-passed": 504,
-        "image-over-limit": 422, "decoder-unavailable": 503,
+        "image-over-limit": 422, "decoder-unavailable": 503, "not-acceptable": 406,
     }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ async def test_every_kind_of_problem_is_listed(client: httpx.AsyncClient) -> Non
     body = (await client.get("/problems")).json()
     assert [entry["type"] for entry in body] == [f"/problems/{row.slug}" for row in rows()]
     assert len({entry["type"] for entry in body}) == len(body)
-    assert {entry["status"] for entry in body} == {400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504}
+    assert {entry["status"] for entry in body} == {400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 500, 503, 504}
 
 
 async def test_the_address_of_a_problem_explains_it(client: httpx.AsyncClient) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from app import main
 from app.cli import main as command
 from app.settings import Settings
+from model.engines.base import Outputs
 from model.errors import DeviceError, EngineError
 from model.manager import LoadedModel
 
@@ -31,15 +32,15 @@ class FaultyEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, batch: npt.NDArray[Any], *, alone: bool = False) -> npt.NDArray[np.float32]:
+    def run(self, batch: npt.NDArray[Any], *, alone: bool = False, features: bool = False) -> Outputs:
         order = read(self._orders)
         if order == "hang":
             while True:  # as native code does: whatever becomes of the order, this call never ends
                 time.sleep(0.05)
         if order in {"raise", "gone"}:
             raise EngineError("the device reported an error")
-        rows: npt.NDArray[np.float32] = self._engine.run(batch, alone=alone)
-        return np.full_like(rows, np.nan) if order == "nan" else rows
+        found: Outputs = self._engine.run(batch, alone=alone, features=features)
+        return found._replace(logits=np.full_like(found.logits, np.nan)) if order == "nan" else found
 
 
 def read(orders: Path) -> str:
