@@ -69,7 +69,7 @@ def table(rows: Sequence[Sequence[str]], *, widths: Sequence[int] = (), indent: 
 
 
 def progress(items: Iterable[T], what: str = "", *, total: int | None = None) -> Iterable[T]:
-    """The items, with a bar on a terminal, a line every hundred otherwise, and nothing for a single one. They are images.
+    """The items, with a bar on a terminal, a line every hundred or thousand otherwise, nothing for a single one. They are images.
 
     `total` is how many there are; needless for what knows its length.
     """
@@ -86,7 +86,7 @@ def progress(items: Iterable[T], what: str = "", *, total: int | None = None) ->
 def _counted(items: Iterable[T], prefix: str, total: int | None) -> Iterable[T]:
     for i, item in enumerate(items, start=1):
         yield item
-        if i % (100 if i < 10_000 else 1000) == 0:
+        if i % (100 if i <= 1000 else 1000) == 0:
             click.echo(f"{prefix}{i} of {total} images" if total is not None else f"{prefix}{i} images", err=True)
 
 

@@ -10,7 +10,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,7 @@ def figure(classes: Sequence[int], counts: npt.NDArray[np.int64], labels: Sequen
     """
     count = len(classes)
     require(count)
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     names = [_name(labels[index].name) for index in classes]
@@ -76,9 +77,11 @@ def figure(classes: Sequence[int], counts: npt.NDArray[np.int64], labels: Sequen
     side = _side(count)
     result = Figure(figsize=(side + 2.9, side + 2.4), dpi=DPI, facecolor="white", layout="constrained")
     axes = result.add_subplot()
-    picture = axes.imshow(shares, cmap=COLOURS, norm=_norm(count), interpolation="nearest", aspect="equal")
+    # Colours go by the root of the share: mistakes of a few percent must show, and beside 95 % they would all look like none.
+    picture = axes.imshow(shares, cmap=COLOURS, norm=PowerNorm(0.5, 0, 100), interpolation="nearest", aspect="equal")
     bar = result.colorbar(picture, ax=axes, shrink=0.8, pad=0.02)
-    bar.set_label("% of the images of the class in this row")
+    bar.set_label("% of the images in the row")
+    bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
     axes.set_title(title, fontsize=13, loc="left", parse_math=False)
     axes.set_ylabel("class of the image")
     axes.set_xlabel("class that came first")
@@ -99,13 +102,6 @@ def _side(count: int) -> float:
     return max(10.0, math.ceil(1.2 * count / DPI))
 
 
-def _norm(count: int) -> Any:
-    from matplotlib.colors import Normalize, PowerNorm
-
-    # Among many classes a mistake is a cell of a pixel or two: a few percent must show.
-    return Normalize(0, 100) if count <= NAMES else PowerNorm(0.5, 0, 100)
-
-
 def _ticks(axes: Axes, classes: Sequence[int], names: Sequence[str]) -> None:
     count = len(classes)
     if count <= NAMES:
@@ -116,8 +112,8 @@ def _ticks(axes: Axes, classes: Sequence[int], names: Sequence[str]) -> None:
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             text.set_parse_math(False)
         return
-    step = 10 ** math.floor(math.log10(count)) // (1 if count >= 10 * NAMES // 2 else 2)
-    places = range(0, count, max(1, step))
+    step = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if count <= 10 * step)
+    places = range(0, count, step)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(list(places), [str(classes[place]) for place in places])
     axes.set_ylabel("class of the image, by index")
@@ -128,7 +124,7 @@ def _numbers(axes: Axes, shares: npt.NDArray[np.float64]) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if share:
             text = f"{share:.0f}" if share >= 0.95 else f"{share:.1f}"
-            colour = "black" if share > 55 else "white"
+            colour = "black" if share > 30 else "white"  # where the colours are as bright as dark
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9, gid=f"{row},{column}")
 
 
