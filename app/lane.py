@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ABANDONED = "abandoned"  # name of the thread that waits for the calls of a lane that was given up
 SLOW = 5.0  # times as long as measured at the start: a full batch on a machine that is busy with other things as well
+DRAWERS = 2  # pictures at once: one of 50 megapixels takes seconds, and must not hold all others up
 GUESS_S = 0.05  # of one image in the engine, where its speed was not measured at warm-up
 
 
@@ -43,7 +44,7 @@ class Lane:
     decode_pool: ThreadPoolExecutor
     engine_pool: ThreadPoolExecutor
     watchdog: Watchdog
-    drawing: Stage[Callable[[], bytes], bytes]  # pictures, one after the other: each takes a good part of a second
+    drawing: Stage[Callable[[], bytes], bytes]  # pictures: each takes a good part of a second
     drawing_pool: ThreadPoolExecutor
     number: int = field(default_factory=_numbers.__next__)  # no other lane of this process has it
     users: int = 0
@@ -115,7 +116,7 @@ def open_lane(
     info = model.info
     streams = int(info.streams.value)
     measured_s = 1 / info.images_per_second if info.images_per_second else 0.0
-    decode_pool, engine_pool, drawing_pool = pool(decode_threads, "decode"), pool(streams, "engine"), pool(1, "draw")
+    decode_pool, engine_pool, drawing_pool = pool(decode_threads, "decode"), pool(streams, "engine"), pool(DRAWERS, "draw")
     limits: dict[Part, float] = {
         "engine": max(stuck_s, SLOW * measured_s * info.batch_size * streams),
         "decoder": stuck_s,
@@ -134,4 +135,4 @@ def open_lane(
         ended=watchdog.ended,
         apart=lambda: model.apart,
     )
-    return Lane(model, scheduler, decode_pool, engine_pool, watchdog, Stage(each, drawing_pool), drawing_pool)
+    return Lane(model, scheduler, decode_pool, engine_pool, watchdog, Stage(each, drawing_pool, streams=DRAWERS), drawing_pool)

@@ -48,6 +48,7 @@ _DETAILS = {
     "image-too-large": str(model_errors.ImageTooLarge(10_000, 6_000, 50_000_000)),
     "image-over-limit": "the image has at least 1001 frames; at most 1000 are allowed",
     "decoder-unavailable": "the process that decodes such images cannot be started: Cannot allocate memory; try again",
+    "drawing-unavailable": "the process that draws figures cannot be started: Cannot allocate memory; try again",
     "image-unusable": "the image cannot be used",
     "overloaded": str(app_errors.Overloaded("images at once", 256, 2)),
     "internal-error": "The fault is ours and is in the log under this request's id.",

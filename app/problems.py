@@ -75,6 +75,8 @@ TABLE: dict[type[Exception], Row] = {
     model_errors.ImageTooLarge: Row(422, "image-too-large", "The image has too many pixels"),
     model_errors.ImageOverLimit: Row(422, "image-over-limit", "The image is beyond a limit"),
     model_errors.DecoderUnavailable: Row(503, "decoder-unavailable", "The image cannot be decoded at present", retry=True),
+    model_errors.FiguresUnavailable: Row(406, "not-acceptable", "The answer cannot come in that form"),
+    model_errors.DrawingUnavailable: Row(503, "drawing-unavailable", "The figure cannot be drawn at present", retry=True),
     model_errors.ImageError: Row(422, "image-unusable", "The image cannot be used"),
     model_errors.ModelError: INTERNAL,
 }

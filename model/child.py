@@ -1,6 +1,7 @@
-"""One decoding process, and the pipes to it: an image goes in, pixels or an error come out, each within its time.
+"""One working process, and the pipes to it: an image goes in, pixels or an error come out, each within its time.
 
-What comes out is read as if a stranger had sent it: see `model.wire`. Who keeps such processes is in `model.guard`.
+What comes out is read as if a stranger had sent it: see `model.wire`. Who keeps such processes is in `model.guard`, which has
+images decoded, and in `model.drawing`, which has figures drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from PIL import Image
@@ -50,17 +51,17 @@ class Late(Exception):
 class Child:
     """One process, and both pipes to it."""
 
-    def __init__(self, program: Sequence[str], order: Order) -> None:
+    def __init__(self, program: Sequence[str], order: Order | None = None, environment: Mapping[str, str] | None = None) -> None:
         # The same libraries as here, and nothing else of the environment: it may hold secrets.
         places = os.pathsep.join(os.path.abspath(place) for place in sys.path if place)  # noqa: PTH100 - text in, text out
         self._process = subprocess.Popen(  # noqa: S603 - closes every other descriptor; a session of its own: no Ctrl+C
-            [*program, order.dump()],
+            [*program, *([order.dump()] if order else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             cwd="/",
-            env={"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **(environment or {})},
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -108,7 +109,7 @@ class Child:
             MemoryError: it says that it had too little, or there is none here.
         """
         deadline = time.monotonic() + PATIENCE * order.seconds
-        answer = self._message(deadline)
+        answer = self.message(deadline)
         if answer.kind == NO_MEMORY:
             raise MemoryError
         if answer.kind != PICTURE:
@@ -117,13 +118,13 @@ class Child:
         width, height = answer.width, answer.height
         image = Image.new("RGB", (width, height))
         for top, bottom in strips(width, height):
-            pixels = self._read(3 * width * (bottom - top), deadline)
+            pixels = self.read(3 * width * (bottom - top), deadline)
             image.paste(Image.frombytes("RGB", (width, bottom - top), pixels), (0, top))
         return image
 
     def expect(self, kind: bytes, deadline: float) -> None:
         """Read a message that must be of this kind."""
-        if (answer := self._message(deadline)).kind != kind:
+        if (answer := self.message(deadline)).kind != kind:
             raise Rubbish(f"kind {answer.kind!r} instead of {kind!r}")
 
     def let_end(self) -> None:
@@ -156,11 +157,21 @@ class Child:
             return "was killed"
         return f"ended by signal {self.ended_by}" if self.ended_by else f"ended with status {self._process.returncode}"
 
-    def _message(self, deadline: float) -> Answer:
-        head = self._read(HEAD_BYTES, deadline)
-        return unpack(head, self._read(text_bytes(head), deadline))
+    def message(self, deadline: float) -> Answer:
+        """Read a message.
 
-    def _read(self, count: int, deadline: float) -> bytes:
+        Raises:
+            Lost, Late, Rubbish: it ended, was too slow, or said nothing that makes sense.
+        """
+        head = self.read(HEAD_BYTES, deadline)
+        return unpack(head, self.read(text_bytes(head), deadline))
+
+    def read(self, count: int, deadline: float) -> bytes:
+        """Read so many bytes that follow a message.
+
+        Raises:
+            Lost, Late: as `message`.
+        """
         got = bytearray(count)
         view = memoryview(got)
         while view:

@@ -43,9 +43,9 @@ def main() -> int:
             if len(data) < length:
                 break
             _send(out, Answer(TAKEN))
-            _limit_time(order.seconds)
+            limit_time(order.seconds)
             answer = _decode(out, data, order)
-            _limit_time(0)
+            limit_time(0)
             if answer.kind == NO_MEMORY:  # what is left of it may be too torn to serve others
                 break
     with suppress(BrokenPipeError):
@@ -53,15 +53,15 @@ def main() -> int:
     return 0
 
 
-def confine(memory_bytes: int) -> None:
+def confine(memory_bytes: int, *, file_bytes: int = 0, descriptors: int = _DESCRIPTORS) -> None:
     """Give up what decoding does not need. What a system cannot limit stays as it is: the time limits hold everywhere."""
     with suppress(OSError):  # Linux: where memory runs out this process goes, not the service
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError):
         os.nice(YIELDING)
     _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_FSIZE, 0)
-    _lower(resource.RLIMIT_NOFILE, _DESCRIPTORS)
+    _lower(resource.RLIMIT_FSIZE, file_bytes)
+    _lower(resource.RLIMIT_NOFILE, descriptors)
     _lower(resource.RLIMIT_AS, memory_bytes)
 
 
@@ -72,7 +72,7 @@ def _lower(kind: int, most: int) -> None:
         resource.setrlimit(kind, (least, least))
 
 
-def _limit_time(seconds: float) -> None:
+def limit_time(seconds: float) -> None:
     """Have the system end this process after so much processor time, or twice that by the clock; 0 lifts it.
 
     By signals that nobody handles: native code that never returns to the interpreter ends as well, and so it does when whoever

@@ -13,6 +13,9 @@
     │   ├── GraphError             no exported graph, and none can be made
     │   └── OutOfMemory            a batch larger than the device's memory holds
     ├── DecoderUnavailable     no process to decode in; come back in `retry_after` seconds
+    ├── FiguresUnavailable     the plotting library is not installed
+    ├── DrawingFailed          a figure that should have been drawn was not
+    ├── DrawingUnavailable     no process to draw in, or it did not finish; come back in `retry_after` seconds
     └── ImageError             bytes that are no usable image
         ├── ImageUndecodable       not an image, or truncated
         ├── ImageUnsupported       an image, of a format that is not accepted
@@ -82,6 +85,25 @@ class OutOfMemory(EngineError):
 
 class DecoderUnavailable(ModelError):
     """The image may be in order, but there is no process to decode it in. `retry_after` in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FiguresUnavailable(ModelError):
+    """Figures are drawn by a library that is not installed here."""
+
+    def __init__(self) -> None:
+        super().__init__("figures need the extra that draws them: pip install 'sknet-serve[figures]'")
+
+
+class DrawingFailed(ModelError):
+    """A figure could not be drawn although everything it needs was there."""
+
+
+class DrawingUnavailable(ModelError):
+    """There is no process to draw a figure in at present, or it did not finish in time. `retry_after` in seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)

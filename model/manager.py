@@ -18,14 +18,17 @@ from PIL import Image
 
 from model.checkpoint import Checkpoint, resolve
 from model.crops import centre, seen_of
+from model.drawing import Drawings
 from model.engines import proof
 from model.engines.base import Engine
 from model.errors import EngineError
 from model.explain import SCALES, class_activation, kernel_attention, units_of
+from model.figure import Maker, least_drawn
 from model.golden import LIMITS, golden_of, verify
 from model.guard import Guard
 from model.image import ImageLimits, decode, decode_reduced
 from model.memory import give_back_large_blocks
+from model.overlay import overlay_png
 from model.postprocess import top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
 from model.selection import Selected, Wish, select
@@ -124,6 +127,7 @@ class LoadedModel:
         self._engine = engine
         self._limits = limits
         self._guard = guard or Guard(limits)
+        self._drawings = Drawings()
         self._busy, self._apart = Busy(), Busy()
         self._exact = exact
         self._units = units_of(info.arguments)
@@ -231,12 +235,23 @@ class LoadedModel:
         )
 
     def figure(self, data: bytes, explanation: Explanation) -> bytes:
-        """The explanation as one picture for people: PNG."""
-        raise EngineError("figures come with the drawing process")
+        """The explanation as one picture for people: PNG.
+
+        Raises:
+            ImageError, DecoderUnavailable: as `prepare`.
+            FiguresUnavailable, DrawingUnavailable, DrawingFailed: as `model.drawing.Drawings.figure`.
+        """
+        picture = decode_reduced(data, self._limits, least_drawn, self._decode_apart)
+        return self._drawings.figure(picture.image, explanation, Maker(self.info.variant, self.info.digest))
 
     def overlay(self, data: bytes, explanation: Explanation) -> bytes:
-        """The image in its own size and orientation with the map over it: PNG."""
-        raise EngineError("overlays come with the drawing process")
+        """The image in its own size and orientation with the map over it: PNG.
+
+        Raises:
+            ImageError, DecoderUnavailable: as `prepare`.
+        """
+        image, _ = decode(data, self._limits, self._decode_apart)
+        return overlay_png(image, explanation.activation)
 
     def _activation(self, row: Row, index: int, box: Box) -> ClassActivation:
         if row.features is None:
@@ -248,6 +263,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Give the memory back."""
+        self._drawings.close()
         self._guard.close()
         self._engine.close()
 

@@ -1,8 +1,8 @@
-"""What crosses between a guard and its decoding process: an order at the start, then a length and bytes, then an answer.
+"""What crosses between this process and one that works for it: an order at the start, then a length and bytes, then an answer.
 
 Nothing is unpickled and nothing is believed: an answer is fixed fields, a short printable text, and as many pixels as the fields
 say, once those are within the limits. So a process that hostile bytes have taken over can give a wrong picture, and no more.
-It knows nothing of processes, of pipes, or of how an image is decoded.
+It knows nothing of processes, of pipes, or of how an image is decoded or a figure is drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _STRIP_BYTES = 1_000_000  # of pixels handed over at a time: a second copy of th
 READY, TAKEN = b"R", b"T"  # it has started; it has the whole image: from now on what befalls it is the image's doing
 PICTURE = b"P"  # upright RGB pixels follow, three bytes each, row by row
 DAMAGED, TOO_LARGE, OVER_LIMIT, NO_MEMORY = b"D", b"S", b"O", b"M"
-_KINDS = (READY, TAKEN, PICTURE, DAMAGED, TOO_LARGE, OVER_LIMIT, NO_MEMORY)
+DRAWN, FAILED = b"F", b"E"  # a file of `value` bytes follows; there is none, the text says what kind of error was in the way
+_KINDS = (READY, TAKEN, PICTURE, DAMAGED, TOO_LARGE, OVER_LIMIT, NO_MEMORY, DRAWN, FAILED)
 
 
 class Rubbish(Exception):

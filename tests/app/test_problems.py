@@ -38,9 +38,11 @@ OURS = {
     errors.AppError, model_errors.ModelError, model_errors.ArchitectureError, model_errors.UnknownVariant,
     model_errors.CheckpointError, model_errors.CheckpointNotFound, model_errors.CheckpointUnsafe, model_errors.CheckpointMismatch,
     model_errors.CheckpointCorrupt, model_errors.DeviceError, model_errors.EngineError,
-    model_errors.GraphError, model_errors.OutOfMemory,
+    model_errors.GraphError, model_errors.OutOfMemory, model_errors.DrawingFailed,
 }  # fmt: skip
-BUSY = {errors.NotReady: 503, errors.DeadlinePassed: 504, model_errors.DecoderUnavailable: 503}
+BUSY: dict[type[Exception], int] = {
+    errors.NotReady: 503, errors.DeadlinePassed: 504, model_errors.DecoderUnavailable: 503, model_errors.DrawingUnavailable: 503,
+}  # fmt: skip
 
 
 def test_every_error_has_a_row_and_no_bad_input_is_a_fault_of_ours() -> None:
@@ -63,7 +65,7 @@ def test_statuses_are_those_of_the_contract() -> None:
         "image-undecodable": 422, "image-unsupported": 422, "image-unusable": 422, "invalid-parameter": 422, "overloaded": 429,
         "unauthorised": 401, "scope-forbidden": 403, "reference-forbidden": 403, "checkpoint-refused": 422,
         "source-unreachable": 422, "rate-limited": 429, "internal-error": 500, "not-ready": 503, "deadline-passed": 504,
-        "image-over-limit": 422, "decoder-unavailable": 503, "not-acceptable": 406,
+        "image-over-limit": 422, "decoder-unavailable": 503, "drawing-unavailable": 503, "not-acceptable": 406,
     }  # fmt: skip
 
 

@@ -223,7 +223,7 @@ async def test_a_picture_that_takes_too_long_holds_nobody_up() -> None:
 
     async with serving(Slow()) as service:
         try:
-            asked = {"files": {"file": CAT}, "headers": {"Accept": "image/png", "X-Timeout-Ms": "300"}}
+            asked: dict[str, Any] = {"files": {"file": CAT}, "headers": {"Accept": "image/png", "X-Timeout-Ms": "300"}}
             answers = await asyncio.gather(*(service.client.post("/explain", **asked) for _ in range(3)))
             for answer in answers:
                 problem(answer, 504, "deadline-passed")

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.observed import Observed
 from model.sknet import BLOCKS, SKNet
 
 ARGUMENTS: dict[str, Any] = {
@@ -39,6 +40,11 @@ def tiny() -> SKNet:
         elif name.endswith("running_var"):
             buffer.copy_(0.5 + torch.rand_like(buffer))
     return net
+
+
+def observed(net: SKNet | None = None) -> Observed:
+    """What engines run, by default of the tiny network."""
+    return Observed(tiny() if net is None else net).eval()
 
 
 def write(folder: Path, state: dict[str, Tensor] | None = None, **changes: Any) -> Path:

@@ -25,7 +25,7 @@ from model.errors import EngineError
 from model.graphs import Graph
 from model.sknet import SKNet
 from model.types import Choice, PreprocessSpec
-from tests.model.small import tiny
+from tests.model.small import observed, tiny
 
 pytestmark = pytest.mark.timeout(900)  # a C++ compiler works for half a minute here, and longer beside other work
 
@@ -76,10 +76,12 @@ def answers(engine: Engine, count: int) -> float:
     """Deviation of `count` images at once from the reference, by single images where they are more than the proof has."""
     assert engine.reference is not None
     index = np.arange(count) % proof.COUNT
-    logits = engine.run(PIXELS[index])
-    assert logits.shape == (count, 3)
-    assert logits.dtype == np.float32
-    return proof.deviation(logits, engine.reference[index])
+    found = engine.run(PIXELS[index])
+    assert (found.logits.shape, found.attention.shape, found.features) == ((count, 3), (count, 2, 2), None)
+    assert found.logits.dtype == found.attention.dtype == np.float32
+    apart = proof.attention_deviation(found.attention, engine.reference.attention[index])
+    assert apart <= proof.ATTENTION_BOUNDS[engine.placement.dtype.value]
+    return proof.deviation(found.logits, engine.reference.logits[index])
 
 
 def test_here_it_proves_itself_or_says_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
@@ -99,8 +101,16 @@ def test_here_it_proves_itself_or_says_what_is_missing(caplog: pytest.LogCapture
     for count in (1, 3, 8):
         assert answers(engine, count) <= proof.BOUNDS["float32"]
     prepared = normalise(torch.from_numpy(PIXELS), SPEC).numpy()
-    np.testing.assert_array_equal(engine.run(prepared), engine.run(PIXELS))
-    assert engine.run(PIXELS[:0]).shape == (0, 3)
+    full = engine.run(PIXELS, features=True)
+    for found, wanted in zip(engine.run(prepared, features=True), full, strict=True):
+        assert found is not None
+        np.testing.assert_array_equal(found, wanted)
+    assert full.features is not None
+    with torch.inference_mode():
+        _, attention, features = observed()(torch.from_numpy(prepared))
+    np.testing.assert_allclose(full.attention, attention.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(full.features, features.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(engine.head.weight, tiny().fc.weight.detach().numpy())
     for wrong in (np.zeros((1, 40, 32, 3), np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.zeros((2, 5, 32, 40), np.float32)):
         with pytest.raises(EngineError, match="this engine was compiled for"):
             engine.run(wrong)
@@ -124,7 +134,7 @@ def test_two_models_of_one_architecture_keep_their_own_numbers_and_leave_no_weig
         return
     assert first.reference is not None
     assert second.reference is not None
-    assert proof.deviation(first.reference, second.reference) > 10 * proof.BOUNDS["float32"]
+    assert proof.deviation(first.reference.logits, second.reference.logits) > 10 * proof.BOUNDS["float32"]
     for engine in (first, second):
         assert answers(engine, 2) <= proof.BOUNDS["float32"]
     assert len(tensors()) > len(before)
@@ -210,14 +220,17 @@ def test_a_cache_that_others_can_write_is_not_run(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_entrance_of_cuda_graphs_normalises_as_the_other_engines_do(dtype: torch.dtype) -> None:
-    net = tiny().to(dtype).to(memory_format=torch.channels_last)
+    net = observed().to(dtype).to(memory_format=torch.channels_last)
     entrance = Entrance(net, SPEC, dtype).eval()
     pixels = torch.from_numpy(PIXELS)
     with torch.no_grad():
-        expected = net(normalise(pixels, SPEC).to(dtype, memory_format=torch.channels_last)).float()
+        expected = net(normalise(pixels, SPEC).to(dtype, memory_format=torch.channels_last))
         given = entrance(pixels)
         program = torch.export.export(entrance, (pixels,), strict=False)
-    assert given.dtype == torch.float32
-    assert torch.equal(given, expected)
+    assert len(given) == len(expected) == 3
+    for found, wanted in zip(given, expected, strict=True):
+        assert found.dtype == torch.float32
+        assert found.is_contiguous()  # rows are copied from here to the host, in this order
+        assert torch.equal(found, wanted.float())
     # A constant made inside the pass would be copied from unpinned memory, which no CUDA graph can hold.
     assert not program.constants

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
 
 from model.engines import cuda_graphs, proof
+from model.engines.base import Outputs
 from model.engines.cuda_graphs import CudaGraphs
 from model.engines.inputs import normalise
+from model.engines.outputs import outputs
 from model.errors import EngineError
 from model.types import PreprocessSpec
-from tests.model.small import tiny
+from tests.model.small import observed
 
 SPEC = PreprocessSpec(size=(32, 40))
 SHOWN = np.concatenate([np.roll(proof.images(SPEC.size), shift, 2) for shift in range(0, 40, 2)])  # 80 different images
@@ -33,16 +36,16 @@ class Device:
         self.replayed: list[int] = []
         self.fail_next = False
 
-    def compiled(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    def compiled(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
         if len(example) > self.memory_for:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Tensor) -> Sequence[Tensor]:
             assert x.shape == example.shape
-            rows: Tensor = net(x)
+            found: tuple[Tensor, ...] = net(x)
             if self.capturing:
-                self.capturing.body = (net, x, rows)
-            return rows
+                self.capturing.body = (net, x, found)
+            return found
 
         return run
 
@@ -55,16 +58,17 @@ class Device:
 
 
 class Graph:
-    body: tuple[nn.Module, Tensor, Tensor]
+    body: tuple[nn.Module, Tensor, tuple[Tensor, ...]]
     device: Device
 
     def replay(self) -> None:
         if self.device.fail_next:
             self.device.fail_next = False
             raise RuntimeError("CUDA error: unspecified launch failure")
-        net, pixels, rows = self.body
+        net, pixels, found = self.body
         self.device.replayed.append(len(pixels))
-        rows.copy_(net(pixels))
+        for place, made in zip(found, net(pixels), strict=True):
+            place.copy_(made)
 
 
 class Clock:
@@ -95,33 +99,55 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def made(limit: int, in_flight: int = 0) -> CudaGraphs:
-    net = tiny().requires_grad_(False).to(memory_format=torch.channels_last)
+    net = observed().requires_grad_(False).to(memory_format=torch.channels_last)
     return CudaGraphs(net, SPEC, torch.device("cpu"), torch.float32, limit, in_flight)
 
 
-def expected(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def expected(pixels: npt.NDArray[np.uint8]) -> Outputs:
     with torch.no_grad():
-        rows: np.ndarray[Any, Any] = tiny()(normalise(torch.from_numpy(pixels), SPEC)).numpy()
-    return rows
+        return outputs(observed()(normalise(torch.from_numpy(pixels), SPEC)), features=True)
+
+
+def assert_equal(found: Outputs, wanted: Outputs, *, features: bool = False) -> None:
+    """The same rows, and features only where they were asked for."""
+    assert (found.features is not None) == features
+    for here, there in zip(found, wanted, strict=True):
+        if here is not None:
+            assert there is not None
+            assert here.shape == there.shape
+            assert here.dtype == np.float32
+            np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
 
 
 def test_any_number_of_images_is_padded_and_cut(device: Device) -> None:
     runner = made(8)
     assert runner.batch_size == 8
     assert (runner.streams.value, made(1, in_flight=3).streams.value) == ("2", "3")
-    for count, sizes in ((8, [8]), (1, [1]), (3, [4]), (5, [8]), (19, [8, 8, 4]), (0, [])):
-        device.replayed.clear()
-        rows = runner.run(SHOWN[:count])
-        assert device.replayed == sizes
-        assert rows.shape == (count, 3)
-        assert rows.dtype == np.float32
-        np.testing.assert_allclose(rows, expected(SHOWN[:count]) if count else np.empty((0, 3)), atol=1e-5)
+    for count, sizes in ((8, [8]), (1, [1]), (3, [4]), (5, [8]), (19, [8, 8, 4])):
+        for features in (False, True):
+            device.replayed.clear()
+            found = runner.run(SHOWN[:count], features=features)
+            assert device.replayed == sizes
+            assert_equal(found, expected(SHOWN[:count]), features=features)
+
+
+def test_rows_of_padding_are_not_given_and_change_nothing(device: Device) -> None:
+    runner = made(4)
+    full = runner.run(SHOWN[40:44], features=True)  # leaves its pixels and its answers where the next ones go
+    assert_equal(runner.run(SHOWN[:3], features=True), expected(SHOWN[:3]), features=True)
+    assert device.replayed == [4, 4]
+    kept = [each.copy() for each in full if each is not None]
+    runner.run(SHOWN[50:54], features=True)
+    for before, after in zip(kept, full, strict=True):  # what was given is the caller's own
+        assert after is not None
+        np.testing.assert_array_equal(after, before)
 
 
 def test_normalised_images_take_the_other_way(device: Device) -> None:
     runner = made(2)
-    rows = runner.run(normalise(torch.from_numpy(SHOWN[:3]), SPEC).numpy())
-    np.testing.assert_allclose(rows, expected(SHOWN[:3]), atol=1e-5)
+    prepared = normalise(torch.from_numpy(SHOWN[:3]), SPEC).numpy()
+    for features in (False, True):
+        assert_equal(runner.run(prepared, features=features), expected(SHOWN[:3]), features=features)
     assert device.replayed == []
 
 
@@ -133,19 +159,25 @@ def test_what_the_device_has_no_memory_for_is_left_out(device: Device, caplog: p
         "no memory on cpu for batches of 16",
         "no memory on cpu for batches of 8",
     ]
-    np.testing.assert_allclose(runner.run(SHOWN[:9]), expected(SHOWN[:9]), atol=1e-5)
+    assert_equal(runner.run(SHOWN[:9]), expected(SHOWN[:9]))
     device.memory_for = 0
     with pytest.raises(EngineError, match="no memory for a single image"):
         made(2)
 
 
 def test_threads_get_their_own_rows(device: Device) -> None:
-    runner, wanted, wrong = made(4), expected(SHOWN), []
+    runner, wanted, wrong = made(4), expected(SHOWN), list[int]()
+    assert wanted.features is not None
+    maps = wanted.features
 
     def work(offset: int) -> None:
         for i in range(offset, 60, 4):
             count = i % 7 + 1
-            if not np.allclose(runner.run(SHOWN[i : i + count]), wanted[i : i + count], atol=1e-5):
+            found, span = runner.run(SHOWN[i : i + count], features=i % 3 == 0), slice(i, i + count)
+            pairs = [(found.logits, wanted.logits), (found.attention, wanted.attention)]
+            if found.features is not None:
+                pairs.append((found.features, maps))
+            if not all(np.allclose(here, there[span], rtol=0, atol=1e-5) for here, there in pairs):
                 wrong.append(i)
 
     threads = [threading.Thread(target=work, args=(offset,)) for offset in range(4)]
@@ -163,7 +195,7 @@ def test_a_failure_gives_its_slot_back(device: Device) -> None:
         device.fail_next = True
         with pytest.raises(RuntimeError, match="launch failure"):
             runner.run(SHOWN[:2])
-    np.testing.assert_allclose(runner.run(SHOWN[:2]), expected(SHOWN[:2]), atol=1e-5)
+    assert_equal(runner.run(SHOWN[:2]), expected(SHOWN[:2]))
 
 
 def test_streams_go_from_engine_to_engine_and_never_to_two_at_once(device: Device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from model import engines, export
 from model.checkpoint import Checkpoint, resolve
 from model.device import place
 from model.engines import proof, runtime
-from model.engines.base import Engine, Plan
+from model.engines.base import Engine, Outputs, Plan
 from model.engines.openvino import computes_bfloat16
+from model.engines.outputs import outputs
 from model.errors import EngineError, GraphError
 from model.graphs import Graph
 from model.preprocess import normalise
 from model.sknet import SKNet
-from tests.model.small import tiny, write
+from tests.model.small import observed, tiny, write
 
 SPEC = {"size": [32, 40]}
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), dtype=np.uint8)
@@ -47,23 +49,42 @@ def engine_of(checkpoint: Checkpoint, graph: Graph, dtype: str = "float32", thre
     return engines.make("openvino", plan)
 
 
-def expected(checkpoint: Checkpoint) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def expected(checkpoint: Checkpoint) -> Outputs:
     arrays = np.stack([normalise(image, checkpoint.preprocess) for image in PIXELS])
     with torch.inference_mode():
-        logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = tiny()(torch.from_numpy(arrays)).numpy()
-    return logits
+        return outputs(observed()(torch.from_numpy(arrays)), features=True)
+
+
+def assert_equal(found: Outputs, wanted: Outputs, *, features: bool = False) -> None:
+    assert (found.features is not None) == features
+    np.testing.assert_allclose(found.logits, wanted.logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.attention, wanted.attention, rtol=0, atol=1e-6)
+    if found.features is not None:
+        assert wanted.features is not None
+        np.testing.assert_allclose(found.features, wanted.features, rtol=0, atol=1e-5)
+    assert all(each.dtype == np.float32 and each.flags.owndata for each in found if each is not None)
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_the_networks_own_logits_from_pixels_and_from_normalised_input(checkpoint: Checkpoint, graph: Graph, alone: bool) -> None:
+def test_the_networks_own_outputs_from_pixels_and_from_normalised_input(
+    checkpoint: Checkpoint, graph: Graph, alone: bool
+) -> None:
     engine = engine_of(checkpoint, graph)
-    logits = expected(checkpoint)
-    assert np.abs(logits).max() > 0.01
-    given = engine.run(PIXELS, alone=alone)
-    assert given.dtype == np.float32
-    np.testing.assert_allclose(given, logits, rtol=0, atol=1e-5)
+    wanted = expected(checkpoint)
+    assert np.abs(wanted.logits).max() > 0.01
+    assert np.ptp(wanted.attention) > 0.01
     arrays = np.stack([normalise(image, checkpoint.preprocess) for image in PIXELS])
-    np.testing.assert_allclose(engine.run(arrays, alone=alone), logits, rtol=0, atol=1e-5)
+    for features in (False, True):
+        assert_equal(engine.run(PIXELS, alone=alone, features=features), wanted, features=features)
+        assert_equal(engine.run(arrays, alone=alone, features=features), wanted, features=features)
+
+
+def test_the_graph_names_its_outputs_and_brings_the_classifier(checkpoint: Checkpoint, graph: Graph) -> None:
+    model = runtime.core().read_model(graph.xml)
+    assert [output.any_name for output in model.outputs] == ["logits", "attention", "features"]
+    head, net = engine_of(checkpoint, graph).head, tiny()
+    np.testing.assert_array_equal(head.weight, net.fc.weight.detach().numpy())
+    np.testing.assert_array_equal(head.bias, net.fc.bias.detach().numpy())
 
 
 def test_what_it_says_of_itself(checkpoint: Checkpoint, graph: Graph) -> None:
@@ -72,7 +93,7 @@ def test_what_it_says_of_itself(checkpoint: Checkpoint, graph: Graph) -> None:
     assert engine.parameters == sum(p.numel() for p in tiny().parameters())
     assert engine.gmacs == graph.gmacs > 0
     assert engine.reference is not None
-    np.testing.assert_allclose(engine.run(proof.images((32, 40))), engine.reference, rtol=0, atol=1e-5)
+    assert_equal(engine.run(proof.images((32, 40))), engine.reference)
     asked = engine_of(checkpoint, graph, threads=3, streams=2)
     assert (asked.streams.value, asked.streams.reason) == ("2", "asked for")
     for threads, reason in ((1, "asked for 8, but there is only 1 thread"), (2, "asked for 8, but there are only 2 threads")):
@@ -83,9 +104,12 @@ def test_what_it_says_of_itself(checkpoint: Checkpoint, graph: Graph) -> None:
 def test_bfloat16_is_near(checkpoint: Checkpoint, graph: Graph) -> None:
     engine = engine_of(checkpoint, graph, "bfloat16")
     assert engine.reference is not None
-    deviation = proof.deviation(engine.run(proof.images((32, 40))), engine.reference)
+    found = engine.run(proof.images((32, 40)))
+    deviation = proof.deviation(found.logits, engine.reference.logits)
     assert deviation < proof.BOUNDS["bfloat16"]
-    assert (deviation > 1e-5) == computes_bfloat16()  # without the hardware it is computed as float32
+    apart = proof.attention_deviation(found.attention, engine.reference.attention)
+    assert apart < proof.ATTENTION_BOUNDS["bfloat16"]
+    assert (deviation > 1e-5) == (apart > 1e-5) == computes_bfloat16()  # without the hardware it is computed as float32
 
 
 def test_many_threads_at_once_get_what_one_gets(checkpoint: Checkpoint, graph: Graph) -> None:
@@ -95,23 +119,27 @@ def test_many_threads_at_once_get_what_one_gets(checkpoint: Checkpoint, graph: G
     one_by_one = [engine.run(image) for image in images]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda i: engine.run(images[i], alone=i % 5 == 0), range(64)))
-    np.testing.assert_allclose(together, one_by_one, rtol=0, atol=1e-5)
-    assert len({row.tobytes() for row in one_by_one}) == 64
+    for found, wanted in zip(together, one_by_one, strict=True):
+        assert_equal(found, wanted)
+    assert len({found.logits.tobytes() for found in one_by_one}) == 64
+    assert len({found.attention.tobytes() for found in one_by_one}) == 64
 
 
 def test_what_it_gave_stays(checkpoint: Checkpoint, graph: Graph) -> None:
     engine = engine_of(checkpoint, graph, threads=1)
-    first = engine.run(PIXELS[:1])
-    kept = first.copy()
-    engine.run(PIXELS[1:2])
-    np.testing.assert_array_equal(first, kept)
+    first = engine.run(PIXELS[:1], features=True)
+    kept = deepcopy(first)
+    engine.run(PIXELS[1:2], features=True)
+    for before, after in zip(kept, first, strict=True):
+        assert after is not None
+        np.testing.assert_array_equal(after, before)
 
 
 def test_a_wrong_shape_is_the_engines_error_and_it_goes_on(checkpoint: Checkpoint, graph: Graph) -> None:
     engine = engine_of(checkpoint, graph)
     with pytest.raises(EngineError, match="failed on a batch of 2"):
         engine.run(np.zeros((2, 8, 8, 3), np.uint8))
-    np.testing.assert_allclose(engine.run(PIXELS), expected(checkpoint), rtol=0, atol=1e-5)
+    assert_equal(engine.run(PIXELS), expected(checkpoint))
 
 
 def test_a_closed_engine_says_so(checkpoint: Checkpoint, graph: Graph) -> None:

@@ -18,7 +18,7 @@ from model.complexity import count_parameters
 from model.engines import proof, runtime
 from model.engines.runtime import openvino
 from model.errors import CheckpointCorrupt, GraphError
-from tests.model.small import tiny, write
+from tests.model.small import observed, tiny, write
 
 SPEC = {"size": [32, 40], "mean": [0.5, 0.4, 0.3]}
 
@@ -27,8 +27,12 @@ def test_the_helper_process_writes_what_this_one_would(tmp_path: Path) -> None:
     checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
     here, there = export.export(checkpoint, tmp_path / "here"), export.export_beside(checkpoint, tmp_path / "there")
     assert here.key == there.key == export.key_of(checkpoint, "float32")
-    np.testing.assert_allclose(here.reference, there.reference, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(here.reference, proof.reference(tiny(), checkpoint.preprocess), rtol=1e-5, atol=1e-6)
+    expected = proof.reference(observed(), checkpoint.preprocess)
+    for known in (here.known, there.known):
+        np.testing.assert_allclose(known.logits, expected.logits, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(known.attention, expected.attention, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(known.weight, tiny().fc.weight.detach().numpy())
+        np.testing.assert_array_equal(known.bias, tiny().fc.bias.detach().numpy())
     assert here.parameters == there.parameters == count_parameters(tiny())
     assert here.gmacs == there.gmacs
     weights = [graph.xml.with_suffix(".bin").read_bytes() for graph in (here, there)]

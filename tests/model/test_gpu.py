@@ -17,9 +17,11 @@ from model.checkpoint import build_network, resolve
 from model.device import place
 from model.engines import proof
 from model.engines.base import Engine, Plan
+from model.engines.inputs import normalise
 from model.errors import OutOfMemory
 from model.graphs import Graph
 from model.manager import LoadRequest, load
+from model.observed import Observed
 from model.registry import VARIANTS
 from model.sknet import SKNet, build
 from model.types import PreprocessSpec
@@ -32,6 +34,8 @@ pytestmark = [
 ]
 
 SPEC = PreprocessSpec(size=(96, 96))
+# Relative deviation of bfloat16's last feature maps, which no pooling averages; another image's are off by more than this.
+MAPS = 0.1
 
 
 def lively(name: str) -> SKNet:
@@ -67,12 +71,15 @@ def many(count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
 
 
 def deviation(engine: Engine, count: int) -> float:
-    """Of `count` images in one call, each against its own reference."""
+    """Of `count` images in one call, each against its own reference; attention within its bound, as loading asks for."""
     assert engine.reference is not None
     images, index = many(count)
-    logits = engine.run(images)
-    assert logits.shape == (count, engine.reference.shape[1])
-    return proof.deviation(logits, engine.reference[index])
+    logits, attention, features = engine.run(images)
+    assert logits.shape == (count, engine.reference.logits.shape[1])
+    assert features is None
+    apart = proof.attention_deviation(attention, engine.reference.attention[index])
+    assert apart <= proof.ATTENTION_BOUNDS[engine.placement.dtype.value]
+    return proof.deviation(logits, engine.reference.logits[index])
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +100,10 @@ def test_bfloat16_is_the_same_network() -> None:
     checkpoint = resolve("bundled:cifar10")
     engine = engines.make("eager", plan(partial(build_network, checkpoint), "bfloat16", checkpoint.preprocess))
     assert engine.reference is not None
-    away = proof.deviation(engine.run(proof.images(checkpoint.preprocess.size)), engine.reference)
-    assert 1e-5 < away <= proof.BOUNDS["bfloat16"]
+    found = engine.run(proof.images(checkpoint.preprocess.size))
+    assert 1e-5 < proof.deviation(found.logits, engine.reference.logits) <= proof.BOUNDS["bfloat16"]
+    apart = proof.attention_deviation(found.attention, engine.reference.attention)
+    assert 1e-6 < apart <= proof.ATTENTION_BOUNDS["bfloat16"]
     engine.close()
 
 
@@ -107,27 +116,78 @@ def test_the_compiled_engine_is_the_same_network_for_any_number_of_images(compil
 def test_the_compiled_engine_in_float32_is_exact() -> None:
     engine = engines.make("compile", plan(partial(lively, "skresnet18"), "float32", batch_size=2))
     assert deviation(engine, 3) <= 1e-4
+    pixels, _ = many(3)
+    found = engine.run(pixels, features=True)
+    with torch.inference_mode():
+        seen = Observed(lively("skresnet18")).eval()(normalise(torch.from_numpy(pixels), SPEC))
+    for here, there in zip(found, seen, strict=True):
+        assert here is not None
+        assert here.shape == there.shape
+        assert proof.deviation(here, there.numpy()) <= 1e-4
+    np.testing.assert_array_equal(engine.head.weight, lively("skresnet18").fc.weight.detach().numpy())
     engine.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 70])
+def test_features_come_where_asked_and_nothing_of_the_padding(compiled: Engine, count: int) -> None:
+    images, _ = many(70)
+    images = np.stack([np.roll(image, i, 1) for i, image in enumerate(images)])
+    whole = compiled.run(images[::-1].copy(), features=True)  # leaves other rows where the next ones go
+    before = [each.copy() for each in whole if each is not None]
+    plain, full = compiled.run(images[:count]), compiled.run(images[:count], features=True)
+    assert plain.features is None
+    assert proof.deviation(plain.logits, full.logits) <= proof.BOUNDS["bfloat16"]
+    assert whole.features is not None
+    assert full.features is not None
+    assert proof.deviation(full.logits, whole.logits[::-1][:count]) <= proof.BOUNDS["bfloat16"]
+    apart = proof.attention_deviation(full.attention, whole.attention[::-1][:count])
+    assert apart <= proof.ATTENTION_BOUNDS["bfloat16"]
+    assert proof.deviation(full.features, whole.features[::-1][:count]) <= MAPS
+    pooled = full.features.mean((2, 3)) @ compiled.head.weight.T + compiled.head.bias
+    assert proof.deviation(pooled, full.logits) <= proof.BOUNDS["bfloat16"]
+    for kept, now in zip(before, whole, strict=True):  # what was given is the caller's own
+        assert now is not None
+        np.testing.assert_array_equal(now, kept)
+
+
+def test_normalised_images_tell_the_same(compiled: Engine) -> None:
+    pixels, _ = many(4)
+    prepared = normalise(torch.from_numpy(pixels), SPEC).numpy()
+    assert compiled.run(prepared).features is None
+    found, wanted = compiled.run(prepared, features=True), compiled.run(pixels, features=True)
+    assert found.features is not None
+    assert wanted.features is not None
+    assert proof.deviation(found.logits, wanted.logits) <= proof.BOUNDS["bfloat16"]
+    assert proof.attention_deviation(found.attention, wanted.attention) <= proof.ATTENTION_BOUNDS["bfloat16"]
+    assert proof.deviation(found.features, wanted.features) <= MAPS
 
 
 def test_two_threads_at_once_get_their_own_rows(compiled: Engine) -> None:
     images, _ = many(64)
     images = np.stack([np.roll(image, i, 1) for i, image in enumerate(images)])
-    wanted = compiled.run(images)
-    far: list[float] = []
+    wanted = compiled.run(images, features=True)
+    wanted_maps = wanted.features
+    assert wanted_maps is not None
+    far, apart, maps = list[float](), list[float](), list[float]()
 
     def work(offset: int) -> None:
         for i in range(offset, 200, 2):
             start, count = i % 48, i % 13 + 1
-            far.append(proof.deviation(compiled.run(images[start : start + count]), wanted[start : start + count]))
+            rows, found = slice(start, start + count), compiled.run(images[start : start + count], features=i % 3 == 0)
+            far.append(proof.deviation(found.logits, wanted.logits[rows]))
+            apart.append(proof.attention_deviation(found.attention, wanted.attention[rows]))
+            if found.features is not None:
+                maps.append(proof.deviation(found.features, wanted_maps[rows]))
 
     threads = [threading.Thread(target=work, args=(offset,)) for offset in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(far) == 200
+    assert (len(far), len(apart), len(maps)) == (200, 200, 67)
     assert max(far) <= proof.BOUNDS["bfloat16"]  # sizes of batches take different kernels; another's rows are far off
+    assert max(apart) <= proof.ATTENTION_BOUNDS["bfloat16"]
+    assert max(maps) <= MAPS
 
 
 @pytest.mark.parametrize("name", ["eager", "compile"])

@@ -8,18 +8,19 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model import graphs
-from model.graphs import Graph, Key
+from model.graphs import Graph, Key, Known
 from model.types import PreprocessSpec
 
 KEY = Key("sha256:" + "a" * 64, "b" * 64, "openvino-1.2.3", "float32")
-REFERENCE = np.arange(12, dtype=np.float32).reshape(4, 3)
+LOGITS = np.arange(12, dtype=np.float32).reshape(4, 3)
+KNOWN = Known(LOGITS, np.full((4, 2, 2), 0.5, np.float32), np.ones((3, 8), np.float32), np.zeros(3, np.float32))
 
 
 def save(xml: Path) -> None:
@@ -28,14 +29,17 @@ def save(xml: Path) -> None:
 
 
 def write(folder: Path, key: Key = KEY, save: Callable[[Path], None] = save) -> Graph:
-    return graphs.write(folder, key, REFERENCE, 7, 0.5, save, "made by a test")
+    return graphs.write(folder, key, KNOWN, 7, 0.5, save, "made by a test")
 
 
 def test_what_was_written_is_found(tmp_path: Path) -> None:
     written = write(tmp_path / "not" / "there")
     found = graphs.find(KEY, [tmp_path, tmp_path / "not" / "there"])
     assert found is not None
-    np.testing.assert_array_equal(found.reference, REFERENCE)
+    for field in fields(Known):
+        given = getattr(found.known, field.name)
+        assert given.dtype == np.float32
+        np.testing.assert_array_equal(given, getattr(KNOWN, field.name))
     assert (found.path, found.key, found.parameters, found.gmacs, found.note) == (written.path, KEY, 7, 0.5, "made by a test")
     assert found.xml.read_text() == "<net/>"
     assert found.path.name.startswith("openvino-1.2.3-float32-")
@@ -66,7 +70,7 @@ def _cut_weights(path: Path) -> None:
 
 
 def _change_answers(path: Path) -> None:
-    np.save(path / "reference.npy", REFERENCE + 1)
+    np.savez(path / "known.npz", **{**asdict(KNOWN), "logits": LOGITS + 1})
 
 
 def _lose_graph(path: Path) -> None:
@@ -95,7 +99,7 @@ def _foreign(path: Path) -> None:
     ("harm", "says"),
     [
         (_cut_weights, "graph.bin is damaged"),
-        (_change_answers, "reference.npy is damaged"),
+        (_change_answers, "known.npz is damaged"),
         (_lose_graph, "graph.xml cannot be read"),
         (_lose_card, "No such file or directory"),
         (_break_card, "card.json is damaged"),
@@ -149,12 +153,12 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
 
 def test_a_graph_is_moved_over_another(tmp_path: Path) -> None:
     write(tmp_path / "place")
-    other = graphs.write(tmp_path / "trial", KEY, REFERENCE + 1, 7, 0.5, save)
+    other = graphs.write(tmp_path / "trial", KEY, replace(KNOWN, logits=LOGITS + 1), 7, 0.5, save)
     moved = graphs.move(other, tmp_path / "place")
     found = graphs.find(KEY, [tmp_path / "place"])
     assert found is not None
     assert found.path == moved.path
-    np.testing.assert_array_equal(found.reference, REFERENCE + 1)
+    np.testing.assert_array_equal(found.known.logits, LOGITS + 1)
     assert [path.name for path in (tmp_path / "place").iterdir()] == [KEY.folder]
 
 

@@ -18,6 +18,7 @@ import torch
 from model import engines, manager
 from model.checkpoint import build_network, resolve
 from model.device import Placement, place
+from model.engines.base import Head, Outputs
 from model.errors import (
     CheckpointCorrupt,
     CheckpointMismatch,
@@ -28,7 +29,7 @@ from model.errors import (
     UnknownVariant,
 )
 from model.image import decode_reduced
-from model.manager import LoadedModel, LoadRequest, load
+from model.manager import LoadedModel, LoadRequest, Row, load
 from model.preprocess import normalise
 from model.types import Choice
 from tests.images import encode, photograph
@@ -47,27 +48,36 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def undecided(count: int) -> npt.NDArray[np.float32]:
+    return np.full((count, 2, 2), 0.5, np.float32)
+
+
+ONES = Outputs(np.ones((4, 3), np.float32), undecided(4), None)
+
+
 @dataclass
 class FakeEngine:
-    """Gives `rows` for whatever comes, moved a little by what that is, or fails with `error`."""
+    """Gives `rows` for whatever comes, moved a little by what that is, or fails with `error`. Its two units are undecided."""
 
     rows: npt.NDArray[np.float32]
     error: Exception | None = None
-    reference: npt.NDArray[np.float32] | None = None
+    reference: Outputs | None = None
     choice: Choice = field(default_factory=lambda: Choice("fake", "a test said so"))
     placement: Placement = field(default_factory=lambda: place("cpu", "float32", 1))
     streams: Choice = field(default_factory=lambda: Choice("1", "a test said so"))
     batch_size: int = 1
     parameters: int = 1
     gmacs: float = 0.1
+    head: Head = field(default_factory=lambda: Head(np.ones((3, 16), np.float32), np.zeros(3, np.float32)))
     closed: int = 0
     alone: list[bool] = field(default_factory=list)
 
-    def run(self, batch: npt.NDArray[Any], *, alone: bool = False) -> npt.NDArray[np.float32]:
+    def run(self, batch: npt.NDArray[Any], *, alone: bool = False, features: bool = False) -> Outputs:
         self.alone.append(alone)
         if self.error:
             raise self.error
-        return self.rows + np.float32(1e-6 * batch.mean())
+        maps = np.ones((len(batch), 16, 2, 2), np.float32) if features else None
+        return Outputs(self.rows + np.float32(1e-6 * batch.mean()), undecided(len(batch)), maps)
 
     def close(self) -> None:
         self.closed += 1
@@ -127,8 +137,8 @@ def test_labels_must_be_as_many_as_classes(tmp_path: Path) -> None:
     [
         (FakeEngine(np.zeros((1, 2), np.float32)), "gives 2 outputs for 3 labels"),
         (FakeEngine(np.full((1, 3), np.nan, np.float32)), "not finite"),
-        (FakeEngine(np.full((1, 3), np.nan, np.float32), reference=np.ones((4, 3), np.float32)), "deviate by inf"),
-        (FakeEngine(np.full((1, 3), 1.1, np.float32), reference=np.ones((4, 3), np.float32)), r"deviate by 0\.1.*up to 0\.001"),
+        (FakeEngine(np.full((1, 3), np.nan, np.float32), reference=ONES), "deviate by inf"),
+        (FakeEngine(np.full((1, 3), 1.1, np.float32), reference=ONES), r"deviate by 0\.1.*up to 0\.001"),
         (FakeEngine(np.zeros((1, 3), np.float32), EngineError("out of memory")), "out of memory"),
     ],
 )
@@ -156,7 +166,7 @@ def test_an_engine_must_give_one_row_an_image(tmp_path: Path, monkeypatch: pytes
 def test_a_row_that_is_not_finite_is_no_ranking(tmp_path: Path) -> None:
     model = load(request(write(tmp_path, preprocess=SPEC)))
     with pytest.raises(EngineError, match="not finite"):
-        model.top_k(np.array([0, np.nan, 1], np.float32), 2)
+        model.top_k(Row(np.array([0, np.nan, 1], np.float32), undecided(1)[0]), 2)
 
 
 def test_two_models_at_once(tmp_path: Path) -> None:
@@ -166,12 +176,13 @@ def test_two_models_at_once(tmp_path: Path) -> None:
     second = load(request(write(tmp_path / "other", doubled, labels=["Ameise", "Biene", "Katze"], preprocess=SPEC)))
     item = first.prepare(CAT)
     (one,), (two,) = first.run([item]), second.run([item])
-    np.testing.assert_allclose(two, 2 * one, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(two.logits, 2 * one.logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(two.attention, one.attention, rtol=0, atol=1e-6)  # only the classifier was doubled
     assert first.top_k(one, 1)[0].index == second.top_k(two, 1)[0].index
     assert {p.label for p in second.top_k(two, 3)} == {"Ameise", "Biene", "Katze"}
     assert first.info.digest != second.info.digest
     first.close()
-    np.testing.assert_array_equal(second.run([item])[0], two)  # one's end is not the other's
+    np.testing.assert_array_equal(second.run([item])[0].logits, two.logits)  # one's end is not the other's
 
 
 def test_several_threads_get_what_one_gets() -> None:

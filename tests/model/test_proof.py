@@ -11,7 +11,7 @@ import torch
 from model.engines import proof
 from model.errors import CheckpointCorrupt
 from model.types import PreprocessSpec
-from tests.model.small import tiny
+from tests.model.small import observed, tiny
 
 SPEC = PreprocessSpec(size=(32, 40))
 
@@ -40,12 +40,14 @@ def test_a_deviation_is_relative() -> None:
 
 def test_another_network_is_out_of_every_bound() -> None:
     net = tiny()
-    answers = proof.reference(net, SPEC)
-    assert answers.shape == (proof.COUNT, 3)
+    answers = proof.reference(observed(net), SPEC)
+    assert (answers.logits.shape, answers.attention.shape) == ((proof.COUNT, 3), (proof.COUNT, 2, 2))
+    assert answers.features is None
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(parameter.flip(0))
-    assert proof.deviation(proof.reference(net, SPEC), answers) > max(proof.BOUNDS.values())
+    other = proof.reference(observed(net), SPEC)
+    assert proof.deviation(other.logits, answers.logits) > max(proof.BOUNDS.values())
 
 
 def test_answers_that_are_no_numbers() -> None:
@@ -53,7 +55,7 @@ def test_answers_that_are_no_numbers() -> None:
     with torch.no_grad():
         net.fc.bias.fill_(float("nan"))
     with pytest.raises(CheckpointCorrupt, match="the weights hold NaN or infinity"):
-        proof.reference(net, SPEC)
+        proof.reference(observed(net), SPEC)
 
 
 def test_the_speed_counts_images_of_every_stream() -> None:

@@ -19,12 +19,12 @@ from model import engines, export, selection
 from model.checkpoint import Checkpoint, resolve
 from model.engines import candidates as candidates_module
 from model.engines import openvino, proof
-from model.engines.base import Engine, Plan
+from model.engines.base import Engine, Outputs, Plan
 from model.engines.candidates import candidates
 from model.errors import DeviceError, EngineError, GraphError
 from model.selection import Wish, graph_folder, graph_folders, select
 from model.types import Choice
-from tests.model.small import tiny, write
+from tests.model.small import observed, tiny, write
 
 SPEC = {"size": [32, 40]}
 
@@ -149,7 +149,8 @@ def test_an_engine_that_fails_its_proof_is_closed(checkpoint: Checkpoint, monkey
 
     def make(name: str, plan: Plan) -> Engine:
         made.append(real(name, plan))
-        made[-1].reference = np.zeros((proof.COUNT, 3), np.float32)
+        attention = made[-1].run(proof.images((32, 40))).attention
+        made[-1].reference = Outputs(np.zeros((proof.COUNT, 3), np.float32), attention, None)
         return made[-1]
 
     monkeypatch.setattr(engines, "make", make)
@@ -196,10 +197,10 @@ def test_with_a_pin_a_graph_of_other_weights_beside_the_file_does_not_answer(che
 
     wish = Wish(engine="openvino", precision="float32", device="cpu", threads=1, cache_dir=tmp_path / "cache")
     images = proof.images((32, 40))
-    expected = proof.reference(tiny(), checkpoint.preprocess)
-    fooled = select(checkpoint, wish).engine.run(images)
+    expected = proof.reference(observed(), checkpoint.preprocess).logits
+    fooled = select(checkpoint, wish).engine.run(images).logits
     assert np.abs(fooled - expected).max() > 6
-    pinned = select(checkpoint, replace(wish, sha256=checkpoint.digest)).engine.run(images)
+    pinned = select(checkpoint, replace(wish, sha256=checkpoint.digest)).engine.run(images).logits
     np.testing.assert_allclose(pinned, expected, rtol=0, atol=1e-4)
     assert (tmp_path / "cache" / "graphs" / planted.name).is_dir()
 
