@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import click
 
-from app.answers import Backend, Gone
+from app.answers import Answer, Backend, Gone
+from app.image_files import Source
 from app.settings import CLIENT_KEY, Settings, client_key, flag
-from app.terminal import MODEL_FIELDS, setting_flags, settings_from
+from app.terminal import MODEL_FIELDS, progress, setting_flags, settings_from
 
 MOST_KEY_BYTES = 10_000
 
@@ -44,6 +46,28 @@ def backend(server: str | None, key_file: str | None, flags: dict[str, Any]) -> 
         raise click.UsageError(f"{given[0]} is about a model loaded here; with --server the service has its own")
     key = client_key() if key_file is None else _first_line(key_file)
     return lambda: _there(server, key)
+
+
+@contextmanager
+def answers(model: Backend, sources: Sequence[Source], *, k: int, attention: bool = False) -> Iterator[Iterable[Answer]]:
+    """The answers to all of these, while progress is shown. Leaving stops what is under way.
+
+    Raises:
+        click.ClickException: in the middle of it, nothing more could be classified.
+    """
+    done = 0
+
+    def counted(each: Iterable[Answer]) -> Iterator[Answer]:
+        nonlocal done
+        for answer in each:
+            done += 1
+            yield answer
+
+    with closing(model.classify(sources, k=k, attention=attention)) as found:
+        try:
+            yield progress(counted(found), total=len(sources))
+        except Gone as error:
+            raise click.ClickException(f"{error}: stopped after {done} of {len(sources)} images") from None
 
 
 def _here(settings: Settings) -> Backend:

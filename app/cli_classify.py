@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.backends import backend, backend_flags
+from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, progress, say, settings_from
+from app.terminal import output_to, say, settings_from
 
 if TYPE_CHECKING:
     from app.image_files import Source
@@ -85,12 +85,12 @@ def classify(
         form = _form(found, min_score, as_json=as_json, as_csv=as_csv, to_file=output is not None)
         model = stack.enter_context(start())
         write = stack.enter_context(output_to(output))
-        answers = stack.enter_context(closing(model.classify(found.sources, k=k, attention=explain)))
+        each = stack.enter_context(answers(model, found.sources, k=k, attention=explain))
         write(form.head())
         for place, why in found.faults:
             say(f"{place}: {why}", err=True)
         failed = len(found.faults)
-        for answer in progress(answers, total=len(found.sources)):
+        for answer in each:
             write(form.text(answer))
             if answer.error is not None:
                 say(f"{answer.name}: {answer.error}", err=True)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.backends import backend, backend_flags
+from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, progress, say
+from app.terminal import output_to, say
 
 if TYPE_CHECKING:
     from app.image_files import Source
     from app.labelled import Labelled
     from model.evaluate import Evaluation
     from model.types import Label
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @click.command()
@@ -68,11 +65,11 @@ def evaluate(
         classes, sources, skipped = _classes(found, model.labels, skip_unknown=skip_unknown)
         counts = Evaluation(len(model.labels))
         write = stack.enter_context(output_to(output))
-        answers = stack.enter_context(closing(model.classify(sources, k=counts.k)))
+        each = stack.enter_context(answers(model, sources, k=counts.k))
         if as_csv:
             write(evaluations.csv_head())
         failed = len(found.faults)
-        for index, answer in zip(classes, progress(answers, total=len(sources)), strict=True):
+        for index, answer in zip(classes, each, strict=True):
             if as_csv:
                 write(evaluations.csv_row(index, answer, model.labels))
             if answer.error is None:
@@ -96,12 +93,13 @@ def _check_picture(confusion: str | None) -> None:
     """What would fail after an hour's work fails before it."""
     if confusion is None:
         return
-    if Path(confusion).suffix.lower() not in PICTURES:
-        raise WrongCall(f"--confusion {confusion}: its name may end in {', '.join(PICTURES)}")
+    from model.plots import FORMS, require
+
+    if Path(confusion).suffix.lower() not in [f".{form}" for form in FORMS]:
+        raise WrongCall(f"--confusion {confusion}: its name may end in .{', .'.join(FORMS)}")
     if not Path(confusion).absolute().parent.is_dir():
         raise WrongCall(f"--confusion {confusion}: there is no such folder")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise click.ClickException("a picture needs the extra that draws it: pip install 'sknet-serve[figures]'")
+    require()
 
 
 def _labelled(images: str) -> Labelled:
@@ -143,8 +141,8 @@ def _classes(found: Labelled, labels: Sequence[Label], *, skip_unknown: bool) ->
         classes += [index] * len(inside)
         sources += inside
     if unknown and not (skip_unknown and sources):
-        more = f" Nor are {len(unknown) - 1} other folders." if len(unknown) > 1 else ""
-        raise WrongCall(f"the folder {unknown[0]}.{more} --skip-unknown leaves out what is no class")
+        more = f"; nor is {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise WrongCall(f"the folder {unknown[0]}{more} (--skip-unknown leaves out what is no class)")
     for each in unknown:
         say(f"{each.name}: left out, no class of this model", err=True)
     return classes, sources, [each.name for each in unknown]

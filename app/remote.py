@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from app.answers import Answer, Gone
 from app.client import Client
 from app.client_errors import ClientError, NotAllowed, NotFound, Unauthorised, UnexpectedAnswer, Unreachable
-from app.client_results import Classification
+from app.client_results import Classification, ModelDocument
 from app.image_files import Source, Unreadable
 from model.types import ImageInfo, KernelAttention, Label, Prediction, UnitAttention
 
@@ -25,16 +25,23 @@ class Remote:
     """
 
     def __init__(self, server: str, key: str | None) -> None:
+        self._server = server
         self._client = Client(server, key=key, timeout_s=TIMEOUT_S)
         try:
-            self._model = self._client.models()[0]
+            self._model = self._serving()
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _serving(self) -> ModelDocument:
+        try:
+            ready = self._client.ready()  # asked once: who has misspelt the address is not kept waiting
+            models = self._client.models() if ready else []
         except ClientError as error:
-            self._client.close()
             raise Gone(str(error)) from error
-        except IndexError:
-            self._client.close()
-            raise Gone(f"the service at {server} has no model") from None
-        self._server = server
+        if not models:
+            raise Gone(f"the service at {self._server} is not ready: {'; '.join(ready.reasons) or 'it has no model'}")
+        return models[0]
 
     def __enter__(self) -> Remote:
         return self
@@ -62,10 +69,11 @@ class Remote:
             for source in sources:
                 try:
                     data = source.read()
+                    why = None if data else "the image is empty: 0 bytes"
                 except Unreadable as error:
-                    begun.append((source.name, str(error)))
-                else:
-                    begun.append((source.name, None))
+                    data, why = b"", str(error)
+                begun.append((source.name, why))
+                if why is None:
                     yield data
 
         def not_sent() -> Iterator[Answer]:
