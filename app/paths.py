@@ -38,6 +38,8 @@ def find(paths: Iterable[str]) -> Found:
     """
     found, stdin = Found(), 0
     for path in paths:
+        if not path:
+            raise NoImages("a path is empty")
         if path == STDIN:
             stdin += 1
             found.sources.append(Source(STDIN, read_stdin))
@@ -64,7 +66,8 @@ def walk(folder: str, faults: list[tuple[str, str]]) -> list[str]:
     names = []
     for place, folders, files in os.walk(folder, onerror=fault):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        within = "" if place == "." else f"{place.removesuffix('/')}/"
+        within = f"{place.removesuffix('/')}/"
+        within = within.removeprefix("./") if folder == "." else within
         names += [within + name for name in files if not name.startswith(".") and is_image(name)]
     return sorted(names, key=counting)
 
