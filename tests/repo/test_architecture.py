@@ -56,6 +56,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "drawing": 2.6,
         "study": 4.5,
         "study_figure": 4.7,
+        "classes": 1,
         "evaluate": 4.5,
         "confusion": 4.7,
         "hub": 2,
@@ -128,8 +129,14 @@ LAYERS: dict[str, dict[str, float]] = {
         "process": 5.5,
         "workers": 5.5,
         "terminal": 5,
+        "image_files": 0.5,
         "paths": 1,
-        "tables": 1,
+        "labelled": 1.2,
+        "answers": 1.2,
+        "tables": 1.4,
+        "evaluations": 1.6,
+        "completion": 1,
+        "program": 4.5,
         "client_errors": 4.5,
         "client_order": 4.6,
         "client_progress": 4.5,
@@ -140,7 +147,9 @@ LAYERS: dict[str, dict[str, float]] = {
         "client_wire": 4.8,
         "client_async": 4.9,
         "client": 5,
+        "local": 5.2,
         "remote": 5.2,
+        "backends": 5.3,
         "cli_classify": 5.5,
         "cli_evaluate": 5.5,
         "cli_explain": 5.5,
@@ -343,21 +352,7 @@ def test_route_files_are_short() -> None:
 
 def test_the_layer_table_names_only_what_the_design_has() -> None:
     """A row whose file has gone is a hole for the next file of that name, but those still to come may stay."""
-    to_come = {
-        "model": {
-            "evaluate",
-            "confusion",
-        },
-        "app": {
-            "ray_serve",
-            "paths",
-            "tables",
-            "remote",
-            "cli_classify",
-            "cli_evaluate",
-            "cli_completion",
-        },
-    }
+    to_come: dict[str, set[str]] = {"model": set(), "app": {"ray_serve"}}
     for package, rows in LAYERS.items():
         there = {module.row for name, module in TREE.items() if top(name) == package}
         assert set(rows) - there <= to_come[package]
