@@ -1,6 +1,6 @@
-"""The command line: `sknet serve | classify | models | calibrate | export | keys | bench | health | openapi`.
+"""The command line: `sknet serve | models | health | bench | openapi`, and the commands that have files of their own.
 
-Errors are one line on standard error; exit 1 is for what went wrong, 2 for how it was called.
+Errors are one line on standard error; exit 1 is for what went wrong, 2 for how it was called. See `app.program`.
 """
 
 from __future__ import annotations
@@ -16,38 +16,24 @@ from typing import Any
 
 import click
 
+from app.cli_classify import classify
+from app.cli_completion import completion
+from app.cli_evaluate import evaluate
+from app.cli_explain import explain
 from app.cli_keys import keys
 from app.cli_models import calibrate, export
+from app.cli_study import study
 from app.exposure import warnings_of
 from app.keys import Keys
+from app.program import Program
 from app.settings import Settings, SettingsError, unknown_variables
-from app.terminal import progress, say, setting_flags, settings_from, table
+from app.terminal import MODEL_FIELDS, setting_flags, settings_from, table
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.cli")
 
-MODEL_FIELDS = (
-    "checkpoint",
-    "variant",
-    "labels_file",
-    "checkpoint_sha256",
-    "cache_dir",
-    "device",
-    "engine",
-    "precision",
-    "threads",
-    "streams",
-    "preprocess",
-    "max_pixels",
-    "max_side",
-    "max_frames",
-    "max_metadata_bytes",
-    "decode_s",
-    "decode_memory_bytes",
-)
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sknet-serve", prog_name="sknet")
 def main() -> None:
     """Serve a Selective Kernel Network over HTTP, or use it from here."""
@@ -57,8 +43,13 @@ def main() -> None:
 
 
 main.add_command(calibrate)
+main.add_command(classify)
+main.add_command(completion)
+main.add_command(evaluate)
+main.add_command(explain)
 main.add_command(export)
 main.add_command(keys)
+main.add_command(study)
 
 
 @main.command()
@@ -93,40 +84,6 @@ def serve(**flags: Any) -> None:
     if failure is not None:
         last_word(f"Error: {failure}")
         sys.exit(1)
-
-
-@main.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and image, instead of a table.")
-@click.option("--top-k", "top_k", default=None, metavar="VALUE", help="How many classes to show.  [default: 5]")
-@setting_flags(MODEL_FIELDS)
-def classify(images: tuple[Path, ...], as_json: bool, **flags: Any) -> None:
-    """Classify image files in this process, without a server."""
-    settings = settings_from(flags)
-    from app.main import load_model
-
-    try:
-        model = load_model(settings)
-    except ModelError as error:
-        raise click.ClickException(str(error)) from None
-    k = min(settings.top_k, model.info.num_classes)
-    failed = 0
-    for path in progress(images):
-        try:
-            item = model.prepare(path.read_bytes())
-            ranking = model.top_k(model.run([item])[0], k)
-        except (ModelError, OSError) as error:
-            failed += 1
-            say(f"{path}: {error.strerror if isinstance(error, OSError) else error}", err=True)
-            continue
-        if as_json:
-            say(json.dumps({"file": str(path), "predictions": [asdict(p) for p in ranking], "image": asdict(item.image)}))
-        else:
-            rows = [(str(path) if i == 0 else "", p.label, f"{p.score:.4f}") for i, p in enumerate(ranking)]
-            say(table(rows, widths=(max(len(str(p)) for p in images), 24, 6)))
-    model.close()
-    if failed:
-        raise click.ClickException(f"{failed} of {len(images)} images could not be classified")
 
 
 @main.command()

@@ -7,9 +7,10 @@ import secrets
 import click
 
 from app.keys import PREDICT, SCOPES, is_name, new_key
+from app.program import Program
 
 
-@click.group()
+@click.group(cls=Program)
 def keys() -> None:
     """Keys that open a service."""
 

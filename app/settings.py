@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SKNET_"
+CLIENT_KEY = "SKNET_CLIENT_KEY"  # no setting of the service, and not spelt like SKNET_API_KEYS but for one letter
 HOSTS = r"^[A-Za-z0-9_., -]*$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PORTS = rf"^ *{_PORT} *(, *{_PORT} *)*$"
@@ -190,9 +191,14 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     return settings
 
 
+def client_key() -> str | None:
+    """The key with which commands call a service, if the environment has one. The service itself reads no such variable."""
+    return os.environ.get(CLIENT_KEY) or None
+
+
 def unknown_variables() -> tuple[str, ...]:
     """Variables that look like settings and are none: most likely a spelling mistake."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CLIENT_KEY}
     return tuple(sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known))
 
 

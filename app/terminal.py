@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from app.completion import values_of
 from app.settings import Settings, SettingsError, flag, is_secret, load_settings
 
 T = TypeVar("T")
+
+MODEL_FIELDS = (
+    "checkpoint",
+    "variant",
+    "labels_file",
+    "checkpoint_sha256",
+    "cache_dir",
+    "device",
+    "engine",
+    "precision",
+    "threads",
+    "streams",
+    "preprocess",
+    "max_pixels",
+    "max_side",
+    "max_frames",
+    "max_metadata_bytes",
+    "decode_s",
+    "decode_memory_bytes",
+)
 
 
 def setting_flags(fields: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -20,7 +43,9 @@ def setting_flags(fields: Iterable[str]) -> Callable[[Callable[..., None]], Call
         for name in reversed([name for name in fields if not is_secret(name)]):
             field = Settings.model_fields[name]
             default = "" if field.default is None else f"  [default: {field.default}]"
-            command = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{field.description}{default}")(command)
+            text = f"{field.description}{default}"
+            option = click.option(flag(name), name, default=None, metavar="VALUE", help=text, shell_complete=values_of(name))
+            command = option(command)
         return command
 
     return decorate
@@ -43,26 +68,52 @@ def table(rows: Sequence[Sequence[str]], *, widths: Sequence[int] = (), indent: 
     return "\n".join(lines)
 
 
-def progress(items: Sequence[T], what: str = "") -> Iterable[T]:
-    """The items, with a bar on a terminal, a line every hundred otherwise, and nothing for a single one. They are images."""
-    if len(items) == 1:
+def progress(items: Iterable[T], what: str = "", *, total: int | None = None) -> Iterable[T]:
+    """The items, with a bar on a terminal, a line every hundred or thousand otherwise, nothing for a single one. They are images.
+
+    `total` is how many there are; needless for what knows its length.
+    """
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    if total == 1:
         return items
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        return tqdm(items, desc=what or None, unit="image")
-    return _counted(items, f"{what}: " if what else "")
+        return tqdm(items, desc=what or None, unit="image", total=total)
+    return _counted(items, f"{what}: " if what else "", total)
 
 
-def _counted(items: Sequence[T], prefix: str) -> Iterable[T]:
+def _counted(items: Iterable[T], prefix: str, total: int | None) -> Iterable[T]:
     for i, item in enumerate(items, start=1):
         yield item
-        if i % 100 == 0:
-            click.echo(f"{prefix}{i} of {len(items)} images", err=True)
+        if i % (100 if i <= 1000 else 1000) == 0:
+            click.echo(f"{prefix}{i} of {total} images" if total is not None else f"{prefix}{i} images", err=True)
 
 
-def say(line: str, *, err: bool = False) -> None:
+def say(line: str, *, err: bool = False, end: str = "\n") -> None:
     """Print a line past a progress bar that may be on the screen."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr if err else sys.stdout)
+    tqdm.write(line, file=sys.stderr if err else sys.stdout, end=end)
+
+
+@contextmanager
+def output_to(path: str | None) -> Iterator[Callable[[str], None]]:
+    """What writes text as it is: into a file, or to standard output, past a bar that may be on the screen.
+
+    Raises:
+        click.BadParameter: the file cannot be written.
+    """
+    if path is None or path == "-":
+        yield lambda text: say(text, end="") if text else None
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(path).open("w", encoding="utf-8", errors="backslashreplace", newline=""))
+        except OSError as error:
+            raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--output") from None
+
+        def write(text: str) -> None:
+            file.write(text)
+
+        yield write
