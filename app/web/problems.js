@@ -23,7 +23,7 @@ const PLAIN = {
   "deadline-passed": "The answer took too long. Please try again.",
   "invalid-parameter": "The service now runs another model, which has no such class. Please load this page anew.",
   "not-acceptable": "This service cannot draw pictures. The numbers can be saved as JSON.",
-  "drawing-unavailable": "This service cannot draw pictures. The numbers can be saved as JSON.",
+  "drawing-unavailable": "The picture cannot be drawn at the moment. Please try again shortly.",
   "internal-error": "Something went wrong in the service. It is not your fault; please try again.",
 };
 

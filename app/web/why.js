@@ -107,8 +107,11 @@ export class Why {
     const { name, file } = this.#item;
     const path = [explainPath(this.#index), query].filter(Boolean).join(this.#index === null ? "?" : "&");
     this.#problem.replaceChildren();
+    say("Drawing …");
     try {
-      const { data } = await post(path, file, { accept: "image/png" });
+      const heard = { waiting: (seconds) => say(`The service is busy. Trying again in ${seconds} s.`) };
+      const { data } = await post(path, file, { accept: "image/png", heard });
+      say("Saved.");
       download(data, `${stem(name)}-${what}.png`);
     } catch (error) {
       if (!error.plain) throw error;
