@@ -19,8 +19,10 @@ import click
 from app.cli_classify import classify
 from app.cli_completion import completion
 from app.cli_evaluate import evaluate
+from app.cli_explain import explain
 from app.cli_keys import keys
 from app.cli_models import calibrate, export
+from app.cli_study import study
 from app.exposure import warnings_of
 from app.keys import Keys
 from app.program import Program
@@ -44,8 +46,10 @@ main.add_command(calibrate)
 main.add_command(classify)
 main.add_command(completion)
 main.add_command(evaluate)
+main.add_command(explain)
 main.add_command(export)
 main.add_command(keys)
+main.add_command(study)
 
 
 @main.command()

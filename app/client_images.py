@@ -94,18 +94,28 @@ def _picture(image: Image.Image) -> bytes:
 
     Modes that no PNG has become RGB by the rules that the service has for files of such a mode.
     """
-    from PIL import ExifTags
-
     from model.rgb import to_rgb, upright
 
     try:
-        turned = upright(image, int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+        image.load()  # first: a TIFF is turned by that already, and says so afterwards
+        turned = upright(image, _orientation(image))
+        if turned.mode == "La":  # Pillow knows no way from it to RGB
+            turned = turned.convert("LA")
         if turned.mode not in _KEPT:
             turned = to_rgb(turned, b"")
         return _png(turned)
     except (OSError, ValueError, TypeError) as error:  # a file that is only now read, and is cut off; no pixels at all
         reason = str(error) or type(error).__name__
     raise UnusableImage(f"the Pillow image of mode {image.mode} and {image.width} x {image.height} pixels: {reason}")
+
+
+def _orientation(image: Image.Image) -> int:
+    from PIL import ExifTags
+
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - the picture is good; what a broken EXIF block raises depends on where it is broken
+        return 1
 
 
 def _array(array: NDArray[Any]) -> bytes:

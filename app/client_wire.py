@@ -116,7 +116,7 @@ def _address(text: str) -> str:
         raise ValueError(f"the address cannot be read: {error}") from None
     if url.userinfo:
         raise ValueError("the address holds a user or a password; give the key as `key`")
-    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment or (url.port or 0) > 65_535:
         raise ValueError(f"the address is {text!r}: it may be like http://127.0.0.1:8000 or https://example.org/classifier")
     return str(url).rstrip("/")
 

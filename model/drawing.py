@@ -8,6 +8,7 @@ late by that. A process that hangs, dies or answers rubbish costs one figure and
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import tempfile
 import threading
@@ -48,9 +49,9 @@ class Drawings:
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
-        self._folder: tempfile.TemporaryDirectory[str] | None = None  # the plotting library's, instead of one in the home folder
+        self._folders: list[str] = []  # one at most: the plotting library's, instead of one in the home folder
         self._alive: list[Child] = []  # one at most
-        self._end = weakref.finalize(self, _end_all, self._alive)  # also when nobody closes it
+        self._end = weakref.finalize(self, _end_all, self._alive, self._folders)  # also when nobody closes it
 
     def figure(self, image: Image.Image, explanation: Explanation, maker: Maker, form: str = "png") -> bytes:
         """The figure of an explanation as a file of one of `model.plots.FORMS`; as `model.figure.draw`.
@@ -81,11 +82,7 @@ class Drawings:
             for child in self._alive:
                 child.kill()  # who waits for it sees it end
         with self._turn:
-            for child in tuple(self._alive):
-                self._drop(child)
-            if self._folder is not None:
-                self._folder.cleanup()
-                self._folder = None
+            _end_all(self._alive, self._folders)
 
     def _draw(self, data: bytes) -> bytes:
         for _ in range(ATTEMPTS):
@@ -136,9 +133,9 @@ class Drawings:
 
     def _start(self) -> Child:
         try:
-            if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="sknet-figures-", ignore_cleanup_errors=True)
-            child = Child(self._program, environment={"MPLCONFIGDIR": self._folder.name})
+            if not self._folders:
+                self._folders.append(tempfile.mkdtemp(prefix="sknet-figures-"))
+            child = Child(self._program, environment={"MPLCONFIGDIR": self._folders[0]})
         except (OSError, MemoryError) as error:  # no memory, processes or file descriptors left, or no folder to write to
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise DrawingUnavailable(f"the process that draws figures cannot be started: {reason}; try again") from error
@@ -172,7 +169,10 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
-def _end_all(children: list[Child]) -> None:
-    for child in tuple(children):
+def _end_all(children: list[Child], folders: list[str]) -> None:
+    while children:
+        child = children.pop()
         child.kill()
         child.wait()
+    while folders:
+        shutil.rmtree(folders.pop(), ignore_errors=True)

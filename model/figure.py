@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPH_PX = 1000  # a photograph need not be larger to be drawn
 MOST_CLASSES = 5
-LABEL_CHARACTERS = 25  # beside a score, in the width of a panel
+LABEL_CHARACTERS = 30
 GATE = "Kernel attention is a gate that depends on the input, not on a class, and it has no place in the image."
 _PANELS_PX, _LINES_PX, _SHARES_PX, _FOOT_PX = 500, 430, 290, 90
 _X = (0.025, 0.355, 0.69)  # left edges of the upper panels, in parts of the width
@@ -131,7 +131,8 @@ def _evidence(sheet: Sheet, picture: Image.Image, explanation: Explanation) -> N
     activation = explanation.activation
     painted = picture.copy()
     overlay.paint(painted, activation, scale=picture.width / explanation.image.width)
-    _, bottom_px = _show(sheet, _X[1], painted, shown(f"Evidence for {names((activation.prediction,))[0]}", 30))
+    title = f"Evidence for {names((activation.prediction,))[0]}"
+    _, bottom_px = _show(sheet, _X[1], painted, plots.fitted(title, TEXT, _PANEL_PX, bold=True))
     values = np.asarray(activation.values)
     peak = overlay.strongest(activation) or 1.0
     low, high = (-peak if values.min() < 0 else 0.0), (peak if values.max() > 0 or not values.any() else 0.0)
@@ -168,7 +169,8 @@ def _ranking(axes: Axes, predictions: Sequence[Prediction]) -> None:
     for i, (name, prediction) in enumerate(zip(names(kept), kept, strict=True)):
         axes.barh(i + 0.17, 1, 0.3, color="#EDEDED")
         axes.barh(i + 0.17, prediction.score, 0.3, color=PALETTE[0])
-        axes.text(0, i - 0.05, name, fontsize=SMALL + 1, va="bottom", parse_math=False)
+        label = plots.fitted(name, SMALL + 1, _PANEL_PX - 65)
+        axes.text(0, i - 0.05, label, fontsize=SMALL + 1, va="bottom", parse_math=False)
         axes.text(1, i - 0.05, f"{prediction.score:.3f}", fontsize=SMALL + 1, va="bottom", ha="right")
     axes.text(0, -0.03, "score: softmax probability, 0 to 1", transform=axes.transAxes, va="top", fontsize=SMALL, color=GRAY)
 

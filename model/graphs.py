@@ -3,8 +3,7 @@
 A graph is a folder of four files: `graph.xml` and `graph.bin` (OpenVINO's intermediate representation; input float32
 (1, 3, H, W), normalised; outputs as of `model.observed`), `known.npz` (what the float32 reference answers to the images of
 `model.engines.proof`, and the classifier's weights) and `card.json`, which names what it was made from and the SHA-256 of the
-others. A folder is written beside its place and then
-renamed into it: there is a whole graph or none.
+others. A folder is written beside its place and then renamed into it: there is a whole graph or none.
 """
 
 from __future__ import annotations

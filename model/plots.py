@@ -68,9 +68,25 @@ def shown(text: str, most: int) -> str:
     font = get_font(findfont(FontProperties()))
     line = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text).split())
     if len(line) > most:
-        words, _, rest = line[: most - 1].rpartition(" ")  # between words, where that does not cost too much
-        line = (words if len(words) > most // 2 else words + " " * bool(words) + rest).rstrip(" ,;") + "\N{HORIZONTAL ELLIPSIS}"
+        words = line[:most].rpartition(" ")[0]  # between words, where that does not cost too much
+        line = (words if len(words) > most // 2 else line[: most - 1]).rstrip(" ,;") + "\N{HORIZONTAL ELLIPSIS}"
     return "".join(c if font.get_char_index(ord(c)) else MISSING for c in line)
+
+
+def fitted(text: str, points: float, most_px: float, *, bold: bool = False) -> str:
+    """A text that `shown` made, cut where it would be wider than that."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties(weight="bold" if bold else "normal")))
+    font.set_size(points, DPI)
+    most = len(text)
+    while text:
+        font.set_text(text)
+        if font.get_width_height()[0] / 64 <= most_px:  # in 64ths of a pixel
+            break
+        most -= 1
+        text = shown(text, most)
+    return text
 
 
 def plain_axes(figure: Figure, place: tuple[float, float, float, float]) -> Axes:

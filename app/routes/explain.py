@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from app.accept import preferred
-from app.classifier import Explained
 from app.context import context_of
 from app.openapi import IMAGE_BODY, errors
 from app.routes.classify import MinScore, TopK
 from app.schemas.explain import ExplainAnswer
-from app.services import Services, services_of
+from app.services import services_of
 from app.sources import one_image
+from model.types import Explanation, ModelInfo
 
 JSON, PNG = "application/json", "image/png"
 router = APIRouter(tags=["classify"])
@@ -70,16 +70,17 @@ async def explain(
     context.timings.append(found.timings)
     if found.picture is not None:
         return Response(found.picture, media_type=PNG, headers={"Vary": "Accept"})
-    answer = ExplainAnswer.model_validate(_answer(services, found))
+    answer = ExplainAnswer.model_validate(answer_of(found.explanation, found.info, services.settings.model_name))
     return Response(answer.model_dump_json(), media_type=JSON, headers={"Vary": "Accept"})
 
 
-def _answer(services: Services, found: Explained) -> dict[str, Any]:
-    told = asdict(found.explanation)
+def answer_of(explanation: Explanation, info: ModelInfo, name: str) -> dict[str, Any]:
+    """An explanation by the model of this name, as `ExplainAnswer` has it."""
+    told = asdict(explanation)
     attention, activation = told["attention"], told["activation"]
     return {
         "predictions": told["predictions"],
-        "model": {"name": services.settings.model_name, "variant": found.info.variant, "digest": found.info.digest},
+        "model": {"name": name, "variant": info.variant, "digest": info.digest},
         "image": told["image"],
         "kernel_attention": attention["units"],
         "comparable_to_paper": attention["comparable_to_paper"],

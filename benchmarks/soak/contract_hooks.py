@@ -20,12 +20,13 @@ WAIT_S = 60  # for a load on a busy machine
 
 @schemathesis.hook
 def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
-    """The most that `top_k` may be is the model's number of classes; the document can say so in words only."""
+    """What `top_k` and `class_index` may be depends on the model's number of classes; the document can say so in words only."""
+    most = {"top_k": CLASSES, "class_index": CLASSES - 1}
     for methods in raw_schema["paths"].values():
         for operation in methods.values():
             for parameter in operation.get("parameters", ()):
-                if parameter["name"] == "top_k":
-                    parameter["schema"]["maximum"] = CLASSES
+                if parameter["name"] in most:
+                    parameter["schema"]["maximum"] = most[parameter["name"]]
 
 
 @schemathesis.hook

@@ -107,11 +107,16 @@ def test_it_serves_in_int8_and_agrees_with_float32(made: Made) -> None:
     assert (fast.info.engine.value, fast.info.dtype.value) == ("openvino", "int8")
     assert fast.info.deviation == pytest.approx(made.result.info.deviation or 0)
     items = prepared(exact, made.images)
-    expected = np.stack([exact.run([item])[0].logits for item in items])
-    answers = np.stack([fast.run([item])[0].logits for item in items])
+    rows = [exact.run([item])[0] for item in items]
+    expected = np.stack([row.logits for row in rows])
+    rounded = [fast.run([item])[0] for item in items]
+    answers = np.stack([row.logits for row in rounded])
     deviation = proof.deviation(answers, expected)
     assert 1e-5 < deviation < 0.1  # not float32 under another name, and the same network
     assert 0 < made.result.deviation < 0.1
+    shares = [np.stack([row.attention for row in kind]) for kind in (rounded, rows)]
+    assert 1e-6 < proof.attention_deviation(shares[0], shares[1]) < proof.ATTENTION_BOUNDS["int8"]
+    np.testing.assert_allclose(shares[0].sum(2), 1, rtol=0, atol=1e-3)
     assert (answers.argmax(1) == expected.argmax(1)).mean() >= 0.8
     assert 0.6 <= made.result.agreement <= 1
     fast.close()

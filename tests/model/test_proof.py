@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import build_network, resolve
 from model.engines import proof
 from model.errors import CheckpointCorrupt
 from model.types import PreprocessSpec
@@ -56,6 +57,25 @@ def test_answers_that_are_no_numbers() -> None:
         net.fc.bias.fill_(float("nan"))
     with pytest.raises(CheckpointCorrupt, match="the weights hold NaN or infinity"):
         proof.reference(observed(net), SPEC)
+
+
+def test_an_attention_deviation_is_the_largest_difference() -> None:
+    reference = np.full((4, 3, 2), 0.5, np.float32)
+    assert proof.attention_deviation(reference, reference) == 0
+    other = reference.copy()
+    other[2, 1] = (0.25, 0.75)
+    assert proof.attention_deviation(other, reference) == 0.25
+    other[0, 0, 0] = np.nan
+    assert proof.attention_deviation(other, reference) == float("inf")
+    for shape in ((4, 2, 2), (4, 3, 3), (3, 3, 2)):  # a unit, a kernel or an image less or more
+        assert proof.attention_deviation(np.full(shape, 0.5, np.float32), reference) == float("inf")
+
+
+def test_units_and_kernels_in_another_order_are_out_of_every_bound() -> None:
+    net, spec = build_network(checkpoint := resolve("bundled:cifar10")), checkpoint.preprocess
+    attention = proof.reference(observed(net), spec).attention
+    for wrong in (attention[:, ::-1], np.roll(attention, 1, 1), attention[..., ::-1]):
+        assert proof.attention_deviation(wrong, attention) > 3 * max(proof.ATTENTION_BOUNDS.values())
 
 
 def test_the_speed_counts_images_of_every_stream() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from model import engines, export, selection
@@ -158,6 +161,76 @@ def test_an_engine_that_fails_its_proof_is_closed(checkpoint: Checkpoint, monkey
         select(checkpoint, Wish(engine="eager", device="cpu", threads=1))
     with pytest.raises(EngineError, match="closed"):
         made[0].run(proof.images((32, 40)))
+
+
+WRONG = {
+    "units in another order": (lambda attention: np.roll(attention, 1, 1), r"0\.\d+"),
+    "kernels exchanged": (lambda attention: attention[..., ::-1], r"0\.\d+"),
+    "no numbers": (lambda attention: attention * np.float32("nan"), "inf"),
+    "a unit missing": (lambda attention: attention[:, 1:], "inf"),
+    "all nought": (np.zeros_like, r"0\.\d+"),
+}
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("kind", [("eager", "bfloat16"), ("openvino", "float32")], ids="-".join)
+@pytest.mark.parametrize(("change", "far"), WRONG.values(), ids=WRONG)
+def test_an_engine_whose_attention_is_wrong_is_closed_and_not_used(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: tuple[str, str],
+    change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    far: str,
+) -> None:
+    made: list[Engine] = []
+    real = engines.make
+
+    def make(name: str, plan: Plan) -> Engine:
+        engine = real(name, plan)
+        run = engine.run
+
+        def wrong(*given: Any, **more: Any) -> Outputs:
+            found = run(*given, **more)
+            return found._replace(attention=change(found.attention))
+
+        monkeypatch.setattr(engine, "run", wrong)
+        made.append(engine)
+        return engine
+
+    wish = Wish(engine=kind[0], precision=kind[1], device="cpu", threads=1, cache_dir=tmp_path)
+    select(checkpoint, wish).engine.close()  # as it is, it proves itself
+    monkeypatch.setattr(engines, "make", make)
+    bound = proof.ATTENTION_BOUNDS[kind[1]]
+    with pytest.raises(EngineError, match=f"its attention deviates by {far} from the float32 reference's; .* up to {bound:g}$"):
+        select(checkpoint, wish)
+    with pytest.raises(EngineError, match="closed"):
+        made[0].run(proof.images((32, 40)))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_graph_of_an_earlier_format_is_left_alone_and_made_anew(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache" / "graphs"
+    made = export.export(checkpoint, folder)
+    before = replace(made.key, format=1)
+    old = made.path.rename(folder / before.folder)  # as version 1 left it: one output, and answers in a file of their own
+    (old / "known.npz").unlink()
+    np.save(old / "reference.npy", made.known.logits)
+    card = json.loads((old / "card.json").read_text())
+    (old / "card.json").write_text(json.dumps({**card, "key": {**card["key"], "format": 1}}))
+    kept = {path.name: path.read_bytes() for path in old.iterdir()}
+    wish = Wish(engine="openvino", precision="float32", device="cpu", threads=1, cache_dir=tmp_path / "cache")
+    with caplog.at_level(logging.INFO, "sknet.model"):
+        for _ in range(2):
+            engine = select(checkpoint, wish).engine
+            assert engine.run(proof.images((32, 40))).attention.shape == (proof.COUNT, 2, 2)
+            engine.close()
+    assert caplog.text.count("exporting") == 1
+    assert "is not used" not in caplog.text  # it is nobody's fault
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == kept
+    assert {path.name for path in folder.iterdir()} == {old.name, made.key.folder}
 
 
 def test_int8_without_its_graph_says_how_to_make_one(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -20,6 +20,19 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def python_blocks(text: str) -> tuple[list[str], list[str]]:
+    """The blocks of Python that run by themselves, and those that ask a running service."""
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    asking = [block for block in blocks if "from app.client import" in block]
+    return [block for block in blocks if block not in asking], asking
+
+
+def client_example() -> str:
+    """The one block that asks a running service."""
+    (example,) = python_blocks(README.read_text())[1]
+    return example
+
+
 def with_settings(text: str) -> str:
     """The README's text with its table of settings made anew."""
     return _BLOCK.sub(lambda found: found[1] + settings_table() + found[2], text)

@@ -153,7 +153,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "cli_classify": 5.5,
         "cli_evaluate": 5.5,
         "cli_explain": 5.5,
-        "cli_study": 5.5,
+        "cli_study": 5.4,
+        "explainers": 5.3,
         "cli_completion": 5.5,
         "cli_keys": 5.5,
         "cli_models": 5.5,
@@ -351,17 +352,7 @@ def test_route_files_are_short() -> None:
 
 def test_the_layer_table_names_only_what_the_design_has() -> None:
     """A row whose file has gone is a hole for the next file of that name, but those still to come may stay."""
-    to_come = {
-        "model": {
-            "study",
-            "study_figure",
-        },
-        "app": {
-            "ray_serve",
-            "cli_explain",
-            "cli_study",
-        },
-    }
+    to_come: dict[str, set[str]] = {"model": set(), "app": {"ray_serve"}}
     for package, rows in LAYERS.items():
         there = {module.row for name, module in TREE.items() if top(name) == package}
         assert set(rows) - there <= to_come[package]

@@ -12,7 +12,7 @@ from app.cli import main
 from app.main import create_app
 from app.problems import rows
 from app.settings import Settings
-from tests.repo.readme import README, with_settings
+from tests.repo.readme import README, python_blocks, with_settings
 
 ROOT = README.parent
 TEXT = README.read_text()
@@ -60,9 +60,10 @@ def test_every_file_stands_in_the_tree(package: str) -> None:
 
 
 def test_python_in_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert blocks
-    for block in blocks:
+    alone, asking = python_blocks(TEXT)  # the latter run in tests/e2e/test_client.py, where there is a service
+    assert alone
+    assert len(asking) == 1
+    for block in alone:
         exec(compile(block, "README.md", "exec"), {})
 
 
