@@ -5,6 +5,7 @@ import { element } from "./elements.js";
 
 const SIDE = 240; // pixels of a small one; a bitmap of the whole photograph would be held for each
 const AT_ONCE = 2;
+const USUAL = /\.(jpe?g|png|webp|gif|bmp|avif)$/i;
 
 const small = new WeakMap(); // file -> promise of a Blob, or null
 const waiting = [];
@@ -22,7 +23,8 @@ export function showWhole(file, name, image, placeholder) {
   image.onerror = () => {
     image.hidden = true;
     placeholder.hidden = false;
-    placeholder.textContent = `No preview: this browser cannot show this ${extension(name)} file.`.replace("  ", " ");
+    const kind = USUAL.test(name) ? "" : `${extension(name)} `; // of a usual kind it is the file that is at fault
+    placeholder.textContent = `No preview: this browser cannot show this ${kind}file.`.replace("  ", " ");
   };
   image.alt = `Preview of ${name}`;
   image.src = url;

@@ -30,6 +30,10 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     for width, height in (NARROW, WIDE):
         visit.page.set_viewport_size({"width": width, "height": height})
         assert visit.overflow() == 0
+        wider = visit.page.locator(".tile .open").evaluate_all(
+            "(all) => all.filter((each) => each.scrollWidth > each.clientWidth).length"
+        )
+        assert wider == 0
         for scheme in SCHEMES:
             visit.page.emulate_media(color_scheme=scheme)
             assert visit.page.evaluate(GROUND) == GROUNDS[scheme]

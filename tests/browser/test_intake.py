@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests import images
 from tests.browser.conftest import NARROW, Visitor
@@ -146,6 +146,21 @@ def test_a_phone_is_offered_its_camera_and_no_folder(visitor: Visitor, service: 
     expect(camera).to_be_visible()
     assert camera.get_attribute("capture") == "environment"
     expect(phone.page.get_by_label("Choose a folder")).to_be_hidden()
+
+
+def test_it_works_below_a_prefix(visitor: Visitor, service: Server, photos: dict[str, Path]) -> None:
+    visit = visitor(service)
+
+    def without_prefix(route: Route) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace("/some/prefix", "", 1)))
+
+    visit.page.route("**/some/prefix/**", without_prefix)
+    visit.page.goto(service.url + "/some/prefix/")
+    assert visit.result(photos["chelsea"])[0] == "cat"
+    visit.why()
+    addresses = [request.url for request in visit.watch.requests if not request.url.startswith("blob:")]
+    assert len(addresses) > 20
+    assert [url for url in addresses if not url.startswith(service.url + "/some/prefix/")] == []
 
 
 def test_the_card_of_the_model_says_what_the_service_says(visit: Visit, service: Server) -> None:

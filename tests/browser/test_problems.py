@@ -33,6 +33,7 @@ def test_a_file_that_is_no_image(visit: Visit, photos: dict[str, Path]) -> None:
     alert = visit.page.get_by_role("alert").filter(has_text="not an image that can be read")
     expect(alert).to_be_visible()
     expect(alert.locator("small")).not_to_be_empty()
+    expect(visit.page.locator("#no-preview")).to_have_text("No preview: this browser cannot show this file.")
     expect(visit.page.locator("#ask-why")).to_be_hidden()
     visit.result(photos["chelsea"])  # and the page goes on
 
