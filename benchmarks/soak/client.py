@@ -149,7 +149,7 @@ async def restart(instance: Instance, count: int, images: int, seen: Seen, askin
 
 @dataclass(frozen=True)
 class Run:
-    """One run: how it was, and what went wrong with how many images. `rankings`: how many different ones there were to be told."""
+    """One run: how it was, and how many images went wrong. `rankings`: how many different ones there were to tell."""
 
     client: str
     workers: int
