@@ -104,8 +104,8 @@ def test_a_real_bash_completes(tmp_path: Path) -> None:
     program.chmod(0o755)
     script = (
         'eval "$(sknet completion bash)"\n'
-        "COMP_WORDS=(sknet classify --checkpoint bun); COMP_CWORD=3; _sknet_completion sknet; echo ${COMPREPLY[@]}; COMPREPLY=()\n"
-        "COMP_WORDS=(sknet ev); COMP_CWORD=1; _sknet_completion sknet; echo ${COMPREPLY[@]}; COMPREPLY=()\n"
+        "COMP_WORDS=(sknet classify --checkpoint bun); COMP_CWORD=3; _sknet_completion sknet; echo ${COMPREPLY[@]}\n"
+        "COMPREPLY=(); COMP_WORDS=(sknet ev); COMP_CWORD=1; _sknet_completion sknet; echo ${COMPREPLY[@]}\n"
     )
     variables = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], env=variables, capture_output=True, text=True, timeout=60, check=False)
