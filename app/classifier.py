@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
@@ -252,9 +253,11 @@ class Classifier:
         with self._current() as lane:
             k = self._check_top_k(lane, top_k)
             self._check_class(lane, class_index)
-            # With a queue shorter than that it would never be admitted, however often the client came back.
-            with lane.scheduler.admit(min(PASSES, self._settings.max_queue), deadline.at):
-                explanation, timings = await self._counted(deadline, self._explain(lane, data, k, class_index, deadline, started))
+            with nullcontext() if picture is None else lane.easel.admit(deadline.at):
+                # With a queue shorter than that it would never be admitted, however often the client came back.
+                with lane.scheduler.admit(min(PASSES, self._settings.max_queue), deadline.at):
+                    work = self._explain(lane, data, k, class_index, deadline, started)
+                    explanation, timings = await self._counted(deadline, work)
                 explanation = _without_low(explanation, min_score)
                 drawn = None if picture is None else await self._draw(lane, picture, data, explanation, deadline)
         return Explained(explanation, lane.model.info, timings, drawn)
@@ -266,9 +269,10 @@ class Classifier:
             raise MalformedRequest("the image is empty")
         limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
         prepared = await lane.scheduler.prepare(partial(lane.model.explain_items, data), **limits)
-        ran = await asyncio.gather(*(lane.scheduler.submit(item, **limits) for item in prepared.row))
+        ran = await _all([lane.scheduler.submit(item, **limits) for item in prepared.row])
         rows = [each.row for each in ran]
-        explanation = lane.model.explanation(prepared.row, rows, k=k, class_index=class_index)
+        # With thousands of classes to rank three times it would hold the loop.
+        explanation = await asyncio.to_thread(lane.model.explanation, prepared.row, rows, k=k, class_index=class_index)
         slowest = max(each.run_s for each in ran), max(each.queue_s for each in ran)
         timings = Timings(prepared.queue_s + slowest[1], prepared.run_s, slowest[0])
         self._metrics.observe_phases(timings, time.monotonic() - started, ran[0].batch_size)
@@ -278,12 +282,9 @@ class Classifier:
         draw = lane.model.figure if picture == "figure" else lane.model.overlay
         try:
             async with asyncio.timeout_at(deadline.at):
-                drawn = await lane.drawing.submit(
-                    partial(draw, data, explanation), deadline=deadline.at, limit_s=deadline.limit_s
-                )
+                return await lane.easel.draw(partial(draw, data, explanation), deadline=deadline.at, limit_s=deadline.limit_s)
         except TimeoutError:
             raise DeadlinePassed(deadline.limit_s) from None
-        return drawn.row
 
     async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
         known, own, predictions = await self._counted(ask.deadline, self._rank(lane, ask, k))
@@ -406,3 +407,13 @@ def _without_low(explanation: Explanation, min_score: float) -> Explanation:
 
     scales = tuple(replace(each, predictions=kept(each.predictions)) for each in explanation.scales)
     return replace(explanation, predictions=kept(explanation.predictions), scales=scales)
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, AnyT]]) -> list[AnyT]:
+    """What they all give; where one fails, the others are not worked on any more."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

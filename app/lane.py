@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.scheduler import Pools, Scheduler, each
-from app.stage import Stage
+from app.easel import Easel
+from app.scheduler import Pools, Scheduler
 from app.threads import pool
 from app.watchdog import Part, Watchdog
 from model.errors import OutOfMemory
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ABANDONED = "abandoned"  # name of the thread that waits for the calls of a lane that was given up
 SLOW = 5.0  # times as long as measured at the start: a full batch on a machine that is busy with other things as well
-DRAWERS = 2  # pictures at once: one of 50 megapixels takes seconds, and must not hold all others up
 GUESS_S = 0.05  # of one image in the engine, where its speed was not measured at warm-up
 
 
@@ -44,8 +43,7 @@ class Lane:
     decode_pool: ThreadPoolExecutor
     engine_pool: ThreadPoolExecutor
     watchdog: Watchdog
-    drawing: Stage[Callable[[], bytes], bytes]  # pictures: each takes a good part of a second
-    drawing_pool: ThreadPoolExecutor
+    easel: Easel
     number: int = field(default_factory=_numbers.__next__)  # no other lane of this process has it
     users: int = 0
     abandoned: bool = False
@@ -77,7 +75,7 @@ class Lane:
 
     async def close(self) -> None:
         """Finish what runs, fail what waits, free the model."""
-        await asyncio.gather(self.scheduler.close(), self.drawing.close())  # a call that does not come back is still watched
+        await asyncio.gather(self.scheduler.close(), self.easel.close())  # a call that does not come back is still watched
         if self.watch is not None:
             self.watch.cancel()
         if not self.abandoned:
@@ -87,7 +85,7 @@ class Lane:
         """Fail at once all that was accepted. The model is freed when its last call comes back, if it ever does."""
         self.abandoned = True
         self.scheduler.give_up(reasons)
-        self.drawing.give_up(reasons)
+        self.easel.give_up(reasons)
         # A daemon, and none of a pool: the end of the process must not wait for it.
         with suppress(RuntimeError):  # there is room for no thread: then its memory stays
             threading.Thread(target=self._free, name=ABANDONED, daemon=True).start()
@@ -95,7 +93,7 @@ class Lane:
     def _free(self) -> None:
         self.decode_pool.shutdown()
         self.engine_pool.shutdown()
-        self.drawing_pool.shutdown()
+        self.easel.shutdown()
         self.model.close()
 
 
@@ -116,7 +114,7 @@ def open_lane(
     info = model.info
     streams = int(info.streams.value)
     measured_s = 1 / info.images_per_second if info.images_per_second else 0.0
-    decode_pool, engine_pool, drawing_pool = pool(decode_threads, "decode"), pool(streams, "engine"), pool(DRAWERS, "draw")
+    decode_pool, engine_pool = pool(decode_threads, "decode"), pool(streams, "engine")
     limits: dict[Part, float] = {
         "engine": max(stuck_s, SLOW * measured_s * info.batch_size * streams),
         "decoder": stuck_s,
@@ -135,4 +133,4 @@ def open_lane(
         ended=watchdog.ended,
         apart=lambda: model.apart,
     )
-    return Lane(model, scheduler, decode_pool, engine_pool, watchdog, Stage(each, drawing_pool, streams=DRAWERS), drawing_pool)
+    return Lane(model, scheduler, decode_pool, engine_pool, watchdog, Easel())

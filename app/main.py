@@ -114,7 +114,7 @@ def create_app(
             {"name": "service", "description": "Probes and metrics."},
         ],
     )
-    app.state.services = Services(settings, metrics, classifier, swap, fetch)
+    app.state.services = Services(settings, metrics, classifier, swap, room, fetch)
     for router in (classify.router, explain.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
     pages.mount_static(app)

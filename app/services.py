@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from app.classifier import Classifier
 from app.metrics import Metrics
+from app.room import Room
 from app.settings import Settings
 from app.sources import Fetch
 from app.swaps import Swaps
@@ -22,6 +23,7 @@ class Services:
     metrics: Metrics
     classifier: Classifier
     swaps: Swaps
+    room: Room
     fetch: Fetch | None = None  # none where the settings allow no urls
 
 

@@ -15,22 +15,22 @@ from typing import TypeVar
 # little less urgent lets it in at once, so that refusals and probes are answered in time.
 YIELDING = 5
 
-NAMES = ("load", "abandoned", "decode", "engine")  # what the names of threads begin with that may be inside native code
+NAMES = ("load", "abandoned", "decode", "engine", "draw")  # what the names of threads begin with that may be inside native code
 
 ValueT = TypeVar("ValueT")
 
 
-def pool(threads: int, name: str) -> ThreadPoolExecutor:
+def pool(threads: int, name: str, *, yielding: int = YIELDING) -> ThreadPoolExecutor:
     """A pool whose threads yield to the event loop."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=yield_to_the_loop)
+    return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=yield_to_the_loop, initargs=(yielding,))
 
 
-def yield_to_the_loop() -> None:
+def yield_to_the_loop(yielding: int = YIELDING) -> None:
     """Lower the priority of the calling thread, and of those it will start. On Linux only: elsewhere it is the process's."""
     if sys.platform == "linux":
         with suppress(OSError):  # as it was, then: a sandbox may forbid it
             thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + YIELDING))
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + yielding))
 
 
 def left_behind() -> bool:

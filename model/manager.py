@@ -241,7 +241,7 @@ class LoadedModel:
             ImageError, DecoderUnavailable: as `prepare`.
             FiguresUnavailable, DrawingUnavailable, DrawingFailed: as `model.drawing.Drawings.figure`.
         """
-        picture = decode_reduced(data, self._limits, least_drawn, self._decode_apart)
+        picture = decode_reduced(data, self._limits, least_drawn, self._guard.decode)
         return self._drawings.figure(picture.image, explanation, Maker(self.info.variant, self.info.digest))
 
     def overlay(self, data: bytes, explanation: Explanation) -> bytes:
@@ -250,7 +250,7 @@ class LoadedModel:
         Raises:
             ImageError, DecoderUnavailable: as `prepare`.
         """
-        image, _ = decode(data, self._limits, self._decode_apart)
+        image, _ = decode(data, self._limits, self._guard.decode)
         return overlay_png(image, explanation.activation)
 
     def _activation(self, row: Row, index: int, box: Box) -> ClassActivation:

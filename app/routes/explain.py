@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from app.accept import preferred
 from app.context import context_of
 from app.openapi import IMAGE_BODY, errors
+from app.pieces import Pieces
 from app.routes.classify import MinScore, TopK
 from app.schemas.explain import ExplainAnswer
 from app.services import services_of
@@ -69,9 +71,15 @@ async def explain(
     )
     context.timings.append(found.timings)
     if found.picture is not None:
-        return Response(found.picture, media_type=PNG, headers={"Vary": "Accept"})
-    answer = ExplainAnswer.model_validate(answer_of(found.explanation, found.info, services.settings.model_name))
-    return Response(answer.model_dump_json(), media_type=JSON, headers={"Vary": "Accept"})
+        services.room.take(context, len(found.picture))  # tens of megabytes, perhaps, until they are sent
+        return Pieces(found.picture, media_type=PNG, headers={"Vary": "Accept"})
+    # With a thousand classes to tell it would hold the loop.
+    body = await asyncio.to_thread(_json, found.explanation, found.info, services.settings.model_name)
+    return Response(body, media_type=JSON, headers={"Vary": "Accept"})
+
+
+def _json(explanation: Explanation, info: ModelInfo, name: str) -> str:
+    return ExplainAnswer.model_validate(answer_of(explanation, info, name)).model_dump_json()
 
 
 def answer_of(explanation: Explanation, info: ModelInfo, name: str) -> dict[str, Any]:

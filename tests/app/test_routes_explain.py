@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
-from tests.app.asgi import problem, serving, until
+from app.easel import MOST
+from tests.app.asgi import http_scope, part, problem, serving, until
 from tests.fakes import LABELS, SCALES, SECRET, FakeModel
 
 CAT = b"\x02 the bytes of a cat"  # the fake model goes by the first byte
@@ -213,24 +215,95 @@ async def test_its_deadline_can_be_lowered() -> None:
         assert service.metric("sknet_images_total", outcome="late") == 1
 
 
+class Slow(FakeModel):
+    """Draws when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brush = threading.Event()
+        self.drawn = 0
+
+    def figure(self, data: bytes, explanation: Any) -> bytes:
+        self.drawn += 1
+        self.brush.wait(10)
+        return super().figure(data, explanation)
+
+    def close(self) -> None:
+        self.brush.set()
+        super().close()
+
+
+AS_PNG: dict[str, Any] = {"files": {"file": CAT}, "headers": {"Accept": "image/png"}}
+
+
+async def test_who_waits_for_a_picture_holds_no_place_that_an_image_could_have() -> None:
+    async with serving(model := Slow(), max_queue=3) as service:
+        pictures = [asyncio.create_task(service.client.post("/explain", **AS_PNG))]
+        await until(lambda: model.drawn == 1)
+        pictures.append(asyncio.create_task(service.client.post("/explain", **AS_PNG)))  # waits for the first
+        await until(lambda: service.metric("sknet_images_total", outcome="classified") == 2)
+        assert service.metric("sknet_queue_size") == 0
+        batch = await service.client.post("/classify/batch", files=[("files", CAT)] * 3)
+        assert [result["status"] for result in batch.json()["results"]] == [200, 200, 200]
+        model.brush.set()
+        assert [answer.status_code for answer in await asyncio.gather(*pictures)] == [200, 200]
+
+
+async def test_only_so_many_wait_for_pictures() -> None:
+    async with serving(model := Slow()) as service:
+        pictures = [asyncio.create_task(service.client.post("/explain", **AS_PNG)) for _ in range(MOST)]
+        await until(lambda: service.metric("sknet_images_total", outcome="classified") == MOST)
+        passes = len(service.model.prepared)
+        answer = await service.client.post("/explain", **AS_PNG)
+        problem(answer, 429, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert len(service.model.prepared) == passes  # refused before any work
+        assert (await service.client.post("/explain", files={"file": CAT})).status_code == 200  # needs no picture
+        model.brush.set()
+        assert {answer.status_code for answer in await asyncio.gather(*pictures)} == {200}
+
+
 async def test_a_picture_that_takes_too_long_holds_nobody_up() -> None:
-    gate = threading.Event()
+    async with serving(model := Slow()) as service:
+        late = {**AS_PNG, "headers": {"Accept": "image/png", "X-Timeout-Ms": "300"}}
+        for answer in await asyncio.gather(*(service.client.post("/explain", **late) for _ in range(3))):
+            problem(answer, 504, "deadline-passed")
+        assert model.drawn == 1  # who has left is not drawn for
+        model.brush.set()
+        assert (await service.client.post("/classify", files={"file": CAT})).status_code == 200
 
-    class Slow(FakeModel):
-        def figure(self, data: bytes, explanation: Any) -> bytes:
-            gate.wait(10)
-            return super().figure(data, explanation)
 
-    async with serving(Slow()) as service:
-        try:
-            asked: dict[str, Any] = {"files": {"file": CAT}, "headers": {"Accept": "image/png", "X-Timeout-Ms": "300"}}
-            answers = await asyncio.gather(*(service.client.post("/explain", **asked) for _ in range(3)))
-            for answer in answers:
-                problem(answer, 504, "deadline-passed")
-            assert (await service.client.post("/classify", files={"file": CAT})).status_code == 200
-            assert service.metric("sknet_queue_size") == 0
-        finally:
-            gate.set()
+async def test_a_picture_is_counted_as_memory_until_it_is_sent() -> None:
+    class Large(FakeModel):
+        def overlay(self, data: bytes, explanation: Any) -> bytes:
+            return b"\x89PNG" + bytes(3_000_000)
+
+    async with serving(
+        Large(), max_buffered_bytes=4_000_000, max_batch_body_bytes=1_000_000, max_body_bytes=1_000_000
+    ) as service:
+        scope = http_scope(path="/explain", query="picture=overlay", headers={"Accept": "image/png", "Content-Type": "image/png"})
+        sent, held = [], []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            held.append(service.parts.room.used)
+
+        waiting = [part(CAT)]
+
+        async def receive() -> Message:
+            if waiting:
+                return waiting.pop(0)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        await service.app(scope, receive, send)
+        assert sent[0]["status"] == 200
+        assert len(sent) > 10
+        assert sum(len(message.get("body", b"")) for message in sent) == 3_000_004
+        assert min(held) > 3_000_000
+        assert service.parts.room.used == 0
+        two = await asyncio.gather(*(service.client.post("/explain?picture=overlay", **AS_PNG) for _ in range(2)))
+        assert {answer.status_code for answer in two} <= {200, 429}
 
 
 async def test_it_needs_a_key_where_there_are_keys() -> None:
