@@ -1,10 +1,10 @@
 """Kernel attention through HTTP against timm's own network: `python -m benchmarks.kernel_attention --photographs DIR`.
 
-skresnext50_32x4d with seeded weights and randomised statistics, saved under timm's names; the last weights of each unit's attention
-are enlarged, so that units differ about as much as trained ones. On one side hooks on timm's network behind timm's own
-preprocessing, float32; on the other a real service, `/classify?explain=kernel_attention` image by image, `/classify/batch` with all
-at once and the ordinary pass of `/explain`, for every engine and precision that runs here. Told is the largest absolute difference of
-a share over units, kernels and photographs; in float32 it must not exceed 1e-6.
+skresnext50_32x4d with seeded weights and randomised statistics, saved under timm's names; the last weights of each unit's
+attention are enlarged, so that units differ about as much as trained ones. On one side hooks on timm's network behind timm's own
+preprocessing, float32; on the other a real service, `/classify?explain=kernel_attention` image by image, `/classify/batch` with
+all at once and the ordinary pass of `/explain`, for every engine and precision that runs here. Told is the largest absolute
+difference of a share over units, kernels and photographs; in float32 it must not exceed 1e-6.
 """
 
 from __future__ import annotations
