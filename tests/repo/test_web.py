@@ -18,7 +18,10 @@ from app.routes import pages
 WEB = pages.WEB
 DOCS = WEB / "docs"
 HTML = [WEB / "index.html", DOCS / "swagger-ui.html", DOCS / "redoc.html"]
-OURS = [*HTML, *(WEB / name for name in ("style.css", "page.js", "favicon.svg")),
+# The page's own parts: one noun a file.
+SCRIPTS = sorted(WEB.glob("*.js"))
+SHEETS = sorted(WEB.glob("*.css"))
+OURS = [*HTML, *SCRIPTS, *SHEETS, WEB / "favicon.svg",
         *(DOCS / name for name in ("pages.css", "swagger-ui-start.js", "redoc-mark.svg", "README.md"))]  # fmt: skip
 VENDORED = {
     "swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js",
@@ -112,25 +115,66 @@ def test_pages_are_fit_for_readers_and_small_screens(path: Path) -> None:
     assert [given for tag, given in page.tags if tag == "img" and "alt" not in given] == []
 
 
-def test_the_script_uses_only_ids_of_the_page() -> None:
-    used = set(re.findall(r'\bat\("([\w-]+)"\)', (WEB / "page.js").read_text(encoding="utf-8")))
-    assert used
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def imported(script: Path) -> set[str]:
+    return set(re.findall(r'^import [^"]*"\./([\w-]+\.js)";$', text_of(script), re.MULTILINE))
+
+
+def test_the_scripts_use_only_ids_of_the_page() -> None:
+    used = {name for script in SCRIPTS for name in re.findall(r'\bat\("([\w-]+)"\)', text_of(script))}
+    assert len(used) > 20
     assert used <= set(Page(WEB / "index.html").ids)
 
 
-def test_the_script_never_makes_markup_of_text() -> None:
-    script = (WEB / "page.js").read_text(encoding="utf-8")
-    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script) == []
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_makes_markup_or_code_of_text(path: Path) -> None:
+    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|createContextualFragment|setHTML"
+    assert re.findall(forbidden, text_of(path)) == []
+    assert re.findall(r'setAttribute\("style"|\bstyle: "', text_of(path)) == []  # which the page's policy would refuse
 
 
-def test_the_script_has_plain_words_for_every_problem_of_an_upload() -> None:
-    script = (WEB / "page.js").read_text(encoding="utf-8")
-    known = set(re.findall(r'^  "([a-z-]+)": "', script, re.MULTILINE))
+@pytest.mark.parametrize("path", [*SCRIPTS, *SHEETS], ids=lambda path: path.name)
+def test_each_file_says_what_it_is_and_is_short(path: Path) -> None:
+    lines = text_of(path).splitlines()
+    assert lines[0].startswith(("// ", "/* "))
+    assert len(lines) <= 250
+    assert [line for line in lines if len(line) > 130] == []
+
+
+def test_every_script_is_reached_from_the_page_and_none_in_a_circle() -> None:
+    """Modules are loaded by what imports them; the page names the first, and one that runs before it is drawn."""
+
+    def below(name: str, path: tuple[str, ...]) -> set[str]:
+        assert name not in path, f"a circle of imports: {' -> '.join((*path, name))}"
+        return {name}.union(*(below(each, (*path, name)) for each in imported(WEB / name)))
+
+    started = [given["src"].removeprefix("static/") for tag, given in Page(WEB / "index.html").tags if tag == "script"]
+    assert started == ["theme.js", "page.js"]
+    assert below("page.js", ()) | {"theme.js"} == {path.name for path in SCRIPTS}
+    assert not [path.name for path in SCRIPTS if re.search(r"\bimport\(|^import .*from \"[^.]", text_of(path), re.MULTILINE)]
+
+
+def test_every_sheet_is_loaded() -> None:
+    assert {path.name for path in SHEETS} == {name.removeprefix("static/") for name in Page(WEB / "index.html").loaded
+                                              if name.endswith(".css")}  # fmt: skip
+
+
+def test_what_is_loaded_ahead_is_every_module() -> None:
+    """Else the browser would learn of each module only from the one that imports it, one after the other."""
+    links = [given for tag, given in Page(WEB / "index.html").tags if tag == "link" and given["rel"] == "modulepreload"]
+    ahead = {given["href"].removeprefix("static/") for given in links}
+    assert ahead == {path.name for path in SCRIPTS} - {"theme.js", "page.js"}
+
+
+def test_there_are_plain_words_for_every_problem_of_an_upload() -> None:
+    known = set(re.findall(r'^  "([a-z-]+)": "', text_of(WEB / "problems.js"), re.MULTILINE))
     slugs = {row.slug for row in problems.rows()}
-    # What an upload from this page cannot meet: it sends no address, no parameter, and to the right route.
-    unreachable = {"source-forbidden", "source-unreachable", "model-not-found", "invalid-parameter", "not-found",
-            "method-not-allowed",
-            "not-acceptable", "scope-forbidden", "reference-forbidden", "checkpoint-refused",}  # fmt: skip
+    # What this page cannot meet: it sends no address, loads no model, and asks the right routes.
+    unreachable = {"source-forbidden", "source-unreachable", "model-not-found", "not-found", "method-not-allowed",
+                   "reference-forbidden", "checkpoint-refused"}  # fmt: skip
     assert slugs - unreachable <= known
     assert known <= slugs
 
