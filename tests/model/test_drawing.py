@@ -248,14 +248,16 @@ def test_the_process_ends_with_the_one_that_was_killed() -> None:
         "from PIL import Image\n"
         "drawings = Drawings()\n"
         "drawings.figure(Image.new('RGB', (9, 9)), explanation(), MAKER)\n"
-        "print(*drawings.processes(), flush=True)\n"
+        "print(*drawings.processes(), drawings._folders[0], flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        pid, folder = parent.stdout.readline().split()
+        assert Path(folder).is_dir()
         parent.kill()
-    assert within(lambda: ended(pid))
+    assert within(lambda: ended(int(pid)))
+    assert not Path(folder).exists()
 
 
 def test_without_the_library_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
