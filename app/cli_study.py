@@ -67,8 +67,8 @@ def study(images: Path, csv_file: Path | None, figure: Path | None, limit: int |
 
 
 def form_of(figure: Path | None) -> str:
-    """The form that a file's name asks for. From here on the plotting library is quiet: that it cannot keep its list of fonts in a
-    home that is read-only is nobody's concern.
+    """The form that a file's name asks for. From here on the plotting library is quiet: that it cannot keep a list of fonts in
+    a home that is read-only is nobody's concern.
 
     Raises:
         click.BadParameter: one that there is not.
