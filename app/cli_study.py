@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,13 @@ def study(images: Path, csv_file: Path | None, figure: Path | None, limit: int |
 
 
 def form_of(figure: Path | None) -> str:
-    """The form that a file's name asks for.
+    """The form that a file's name asks for. From here on the plotting library is quiet: that it cannot keep a list of fonts in
+    a home that is read-only is nobody's concern.
 
     Raises:
         click.BadParameter: one that there is not.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     form = "png" if figure is None else figure.suffix.lower().lstrip(".")
     if form not in _FORMS:
         raise click.BadParameter(f"{figure}: the name may end in .png, .svg or .pdf")

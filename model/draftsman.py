@@ -1,6 +1,6 @@
 """The process that draws figures, so that the interpreter of the service is not held meanwhile.
 
-python -P -B -m model.draftsman     a commission in, a file out, again and again, until standard input ends
+python -P -B -m model.draftsman SECONDS FOLDER     a commission in, a file out, again and again, until standard input ends
 
 It imports neither a network nor an engine. What it is asked comes from the service, but the words in it may be a stranger's.
 """
@@ -8,6 +8,7 @@ It imports neither a network nor an engine. What it is asked comes from the serv
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from typing import BinaryIO
@@ -23,7 +24,9 @@ _DESCRIPTORS = 64  # it asks another program for the fonts there are
 
 
 def main() -> int:
-    """Serve until standard input ends; the argument is the processor time of one figure, in seconds."""
+    """Serve until standard input ends. The arguments are the processor time of one figure, in seconds, and the plotting library's
+    folder: whoever made it was killed when standard input ends, so it is removed here.
+    """
     seconds = float(sys.argv[1])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries that print do so into nothing: what was standard output carries answers alone
@@ -42,6 +45,7 @@ def main() -> int:
             limit_time(0)
     with suppress(BrokenPipeError):
         out.close()
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     return 0
 
 

@@ -135,7 +135,8 @@ class Drawings:
         try:
             if not self._folders:
                 self._folders.append(tempfile.mkdtemp(prefix="sknet-figures-"))
-            child = Child(self._program, environment={"MPLCONFIGDIR": self._folders[0]})
+            folder = self._folders[0]
+            child = Child((*self._program, folder), environment={"MPLCONFIGDIR": folder})
         except (OSError, MemoryError) as error:  # no memory, processes or file descriptors left, or no folder to write to
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise DrawingUnavailable(f"the process that draws figures cannot be started: {reason}; try again") from error

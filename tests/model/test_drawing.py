@@ -159,9 +159,9 @@ def test_a_real_one_survives_a_figure_that_cannot_be_drawn(real: Drawings) -> No
     assert real.processes() == before
 
 
-def test_a_program_that_is_not_there_is_said() -> None:
+def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DrawingUnavailable, match="cannot be started: No such file"):
-        figure(Drawings(program=("/nonexistent",)))
+        figure(Drawings(program=(str(tmp_path / "missing"),)))
 
 
 def test_a_real_one_stops_itself_at_its_processor_time() -> None:
@@ -248,17 +248,21 @@ def test_the_process_ends_with_the_one_that_was_killed() -> None:
         "from PIL import Image\n"
         "drawings = Drawings()\n"
         "drawings.figure(Image.new('RGB', (9, 9)), explanation(), MAKER)\n"
-        "print(*drawings.processes(), flush=True)\n"
+        "print(*drawings.processes(), drawings._folders[0], flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        pid, folder = parent.stdout.readline().split()
+        assert Path(folder).is_dir()
         parent.kill()
-    assert within(lambda: ended(pid))
+    assert within(lambda: ended(int(pid)))
+    assert not Path(folder).exists()
 
 
 def test_without_the_library_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    drawings = Drawings(program=programs.WORKING)
     with pytest.raises(FiguresUnavailable):
-        figure(Drawings(program=("/nonexistent",)))
+        figure(drawings)
+    assert drawings.processes() == ()
