@@ -44,7 +44,7 @@ def backend(server: str | None, key_file: str | None, flags: dict[str, Any]) -> 
     given = [flag(name) for name in MODEL_FIELDS if flags.get(name) is not None]
     if given:
         raise click.UsageError(f"{given[0]} is about a model loaded here; with --server the service has its own")
-    key = client_key() if key_file is None else _first_line(key_file)
+    key = service_key(key_file)
     return lambda: _there(server, key)
 
 
@@ -86,6 +86,15 @@ def _there(server: str, key: str | None) -> Backend:
         raise click.UsageError(str(error)) from None
     except Gone as error:
         raise click.ClickException(str(error)) from None
+
+
+def service_key(key_file: str | None) -> str | None:
+    """The key for a service: the first line of this file, or where none is named what the environment holds.
+
+    Raises:
+        click.UsageError: the first line is no key.
+    """
+    return client_key() if key_file is None else _first_line(key_file)
 
 
 def _first_line(path: str) -> str:

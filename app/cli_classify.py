@@ -13,7 +13,7 @@ import click
 
 from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, say, settings_from
+from app.terminal import output_to, say_fault, settings_from
 
 if TYPE_CHECKING:
     from app.image_files import Source
@@ -88,12 +88,12 @@ def classify(
         each = stack.enter_context(answers(model, found.sources, k=k, attention=explain))
         write(form.head())
         for place, why in found.faults:
-            say(f"{place}: {why}", err=True)
+            say_fault(place, why)
         failed = len(found.faults)
         for answer in each:
             write(form.text(answer))
             if answer.error is not None:
-                say(f"{answer.name}: {answer.error}", err=True)
+                say_fault(answer.name, answer.error)
                 failed += 1
     if failed:
         raise click.ClickException(f"{failed} of {len(found.sources) + len(found.faults)} images could not be classified")

@@ -11,7 +11,7 @@ import click
 
 from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, say
+from app.terminal import output_to, say, say_fault
 
 if TYPE_CHECKING:
     from app.image_files import Source
@@ -75,7 +75,7 @@ def evaluate(
             if answer.error is None:
                 counts.add(index, [p.index for p in answer.predictions])
             else:
-                say(f"{answer.name}: {answer.error}", err=True)
+                say_fault(answer.name, answer.error)
                 failed += 1
         if counts.first.count and not as_csv:
             form = evaluations.json_text if as_json else evaluations.table_text
@@ -111,10 +111,10 @@ def _labelled(images: str) -> Labelled:
     except NoImages as error:
         raise WrongCall(str(error)) from None
     for place, why in found.faults:
-        say(f"{place}: {why}", err=True)
+        say_fault(place, why)
     if found.outside:
         more = f" and {len(found.outside) - 1} more" if len(found.outside) > 1 else ""
-        say(f"{found.outside[0]}{more}: left out, in no folder of a class", err=True)
+        say_fault(f"{found.outside[0]}{more}", "left out, in no folder of a class")
     return found
 
 
@@ -144,7 +144,7 @@ def _classes(found: Labelled, labels: Sequence[Label], *, skip_unknown: bool) ->
         more = f"; nor is {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise WrongCall(f"the folder {unknown[0]}{more} (--skip-unknown leaves out what is no class)")
     for each in unknown:
-        say(f"{each.name}: left out, no class of this model", err=True)
+        say_fault(each.name, "left out, no class of this model")
     return classes, sources, [each.name for each in unknown]
 
 

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.backends import backend_flags, service_key
 from app.cli_study import form_of, write
 from app.settings import flag
-from app.terminal import setting_flags, settings_from, table
+from app.terminal import settings_from, table
 
 if TYPE_CHECKING:
     from app.explainers import Told, Wanted
     from app.schemas.explain import ExplainAnswer, ScaleJson
 
-FIELDS = (
-    "checkpoint", "variant", "labels_file", "checkpoint_sha256", "cache_dir", "device", "engine", "precision", "threads",
-    "streams", "preprocess", "max_pixels", "max_side", "max_frames", "max_metadata_bytes", "decode_s", "decode_memory_bytes",
-)  # fmt: skip
-MOST_KEY_BYTES = 10_000
 TIMEOUT_S = 60.0  # of a service; the first figure starts a process there
 _ARM = 14  # characters of a bar, either side of 0
 _LIMITS = (0.25, 0.5, 1.0)  # as the figure's axis
@@ -35,10 +31,7 @@ _LIMITS = (0.25, 0.5, 1.0)  # as the figure's axis
 @click.option("--json", "as_json", is_flag=True, help="The answer of POST /explain, instead of a table.")
 @click.option("--class", "class_name", metavar="NAME", help="Class of the activation map: label, WordNet id or index.")
 @click.option("--top-k", "top_k", default=None, metavar="VALUE", help="How many classes to show.  [default: 5]")
-@click.option("--server", metavar="URL", help="Ask the service there instead of loading a model.")
-@click.option("--key-file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-              help="File whose first line is the service's key.")  # fmt: skip
-@setting_flags(FIELDS)
+@backend_flags
 def explain(
     image: Path,
     figure: Path | None,
@@ -47,7 +40,7 @@ def explain(
     class_name: str | None,
     top_k: str | None,
     server: str | None,
-    key_file: Path | None,
+    key_file: str | None,
     **flags: Any,
 ) -> None:
     """Say why an image is classified as it is: the kernels that each unit chose, and where a class was seen."""
@@ -71,7 +64,7 @@ def explain(
     click.echo(told.answer.model_dump_json() if as_json else as_text(image, told.answer))
 
 
-def _check(server: str | None, key_file: Path | None, figure: Path | None, flags: dict[str, Any]) -> None:
+def _check(server: str | None, key_file: str | None, figure: Path | None, flags: dict[str, Any]) -> None:
     """Refuse flags that contradict each other, before anything is loaded."""
     form = form_of(figure)
     given = [name for name, value in flags.items() if value is not None]
@@ -83,17 +76,11 @@ def _check(server: str | None, key_file: Path | None, figure: Path | None, flags
         raise click.UsageError(f"a service draws .png only, not .{form}")
 
 
-def _there(server: str, key_file: Path | None, data: bytes, wanted: Wanted) -> Told:
+def _there(server: str, key_file: str | None, data: bytes, wanted: Wanted) -> Told:
     from app.client import Client
     from app.explainers import there
 
-    key = None
-    if key_file is not None:
-        try:
-            with key_file.open("rb") as file:
-                key = file.read(MOST_KEY_BYTES).partition(b"\n")[0].strip().decode("ascii", "replace")
-        except OSError as error:
-            raise click.ClickException(f"{key_file}: {error.strerror}") from None
+    key = service_key(key_file)
     try:
         return there(lambda: Client(server, key=key, timeout_s=TIMEOUT_S), data, wanted)
     except ValueError as error:

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.terminal import progress, say, setting_flags, settings_from, table
+from app.terminal import MODEL_FIELDS, progress, say, setting_flags, settings_from, table
 from model.errors import ModelError
 
 if TYPE_CHECKING:
     from model.study import Study
 
 # Without `preprocess`: a study reads every pixel as the network was trained on.
-FIELDS = (
-    "checkpoint", "variant", "labels_file", "checkpoint_sha256", "cache_dir", "device", "engine", "precision", "threads",
-    "streams", "max_pixels", "max_side", "max_frames", "max_metadata_bytes", "decode_s", "decode_memory_bytes",
-)  # fmt: skip
+FIELDS = tuple(name for name in MODEL_FIELDS if name != "preprocess")
 _FORMS = ("png", "svg", "pdf")
 
 

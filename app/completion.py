@@ -27,8 +27,8 @@ def values_of(field: str) -> Complete:
 def _values(field: str, begun: str) -> list[CompletionItem[Any]]:
     annotation = Settings.model_fields[field].annotation
     if field == "checkpoint":
-        offered = _beginning([*_bundled(), *WEIGHTS, "hf-hub:"], begun)
-        return [*offered, CompletionItem(begun, type="file")]
+        # Names or files: bash's script forgets the names where it is told of files as well.
+        return _beginning([*_bundled(), *WEIGHTS, "hf-hub:"], begun) or [CompletionItem(begun, type="file")]
     if field == "variant":
         return _beginning([*VARIANTS, *ALIASES], begun)
     if field == "device":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.client import Client, ClientError
 from app.schemas.explain import ExplainAnswer
+from model.classes import AmbiguousClass, Classes, UnknownClass
 from model.errors import ModelError
 from model.types import Label
 
@@ -55,7 +56,7 @@ def here(settings: Settings, data: bytes, wanted: Wanted) -> Told:
 
     try:
         with closing(load_model(settings)) as model:
-            index = None if wanted.class_name is None else index_of(model.info.labels, wanted.class_name)
+            index = None if wanted.class_name is None else _index(model.info.labels, wanted.class_name)
             items, size = model.explain_items(data), max(1, model.info.batch_size)
             rows = [row for start in range(0, len(items), size) for row in model.run(items[start : start + size])]
             k = min(wanted.top_k or settings.top_k, model.info.num_classes)
@@ -81,7 +82,7 @@ def there(make: Callable[[], Client], data: bytes, wanted: Wanted) -> Told:
             index = None
             if wanted.class_name is not None:
                 (model, *_) = client.models()
-                index = index_of([Label(each.label, each.wnid) for each in model.labels], wanted.class_name)
+                index = _index([Label(each.label, each.wnid) for each in model.labels], wanted.class_name)
             answer = client.explain(data, class_index=index, top_k=wanted.top_k)
             figure = client.figure(data, class_index=index, top_k=wanted.top_k) if wanted.figure else b""
             return Told(answer, figure, client.overlay(data, class_index=index) if wanted.overlay else b"")
@@ -89,27 +90,11 @@ def there(make: Callable[[], Client], data: bytes, wanted: Wanted) -> Told:
         raise NotExplained(str(error)) from None
 
 
-def index_of(labels: Sequence[Label], name: str) -> int:
-    """The class that a WordNet id, a label (or one of the words between its commas), or an index names.
-
-    Raises:
-        NotExplained: none, or several.
-    """
-    wanted = name.strip().casefold()
-    names: tuple[Callable[[Label], set[str | None]], ...] = (
-        lambda label: {label.wnid},
-        lambda label: {label.name.casefold()},
-        lambda label: {word.strip().casefold() for word in label.name.split(",")},
-    )
-    for names_of in names:
-        found = [i for i, label in enumerate(labels) if wanted in names_of(label)]
-        if len(found) > 1:
-            raise NotExplained(f"{name!r} names {len(found)} classes, {', '.join(map(str, found))}: give the index")
-        if found:
-            return found[0]
-    if wanted.isdecimal() and len(wanted) < 10 and int(wanted) < len(labels):
-        return int(wanted)
-    raise NotExplained(f"{name!r} is no class of this model: give a label, a WordNet id or an index from 0 to {len(labels) - 1}")
+def _index(labels: Sequence[Label], name: str) -> int:
+    try:
+        return Classes(labels).index_of(name)
+    except (AmbiguousClass, UnknownClass) as error:
+        raise NotExplained(str(error)) from None
 
 
 def _figure(model: Model, data: bytes, explanation: Explanation, form: str) -> bytes:

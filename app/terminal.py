@@ -12,6 +12,7 @@ import click
 
 from app.completion import values_of
 from app.settings import Settings, SettingsError, flag, is_secret, load_settings
+from app.tables import shown
 
 T = TypeVar("T")
 
@@ -88,6 +89,11 @@ def _counted(items: Iterable[T], prefix: str, total: int | None) -> Iterable[T]:
         yield item
         if i % (100 if i <= 1000 else 1000) == 0:
             click.echo(f"{prefix}{i} of {total} images" if total is not None else f"{prefix}{i} images", err=True)
+
+
+def say_fault(name: str, why: str) -> None:
+    """Tell on standard error what is the matter with a file, whatever letters its name has."""
+    say(f"{shown(name)}: {why}", err=True)
 
 
 def say(line: str, *, err: bool = False, end: str = "\n") -> None:

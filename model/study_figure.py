@@ -99,7 +99,7 @@ def _by_class(axes: Axes, result: Study, unit: str, largest: float, *, last: boo
         values = [next(mean.mean_difference for mean in result.of(name, scale) if mean.unit == unit) for name in result.classes]
         style = plots.line_style(i)
         if named:
-            style["linestyle"] = "none"  # between two classes there is nothing
+            style |= {"linestyle": "none", "markersize": 7}  # between two classes there is nothing
         else:
             style |= {"marker": "", "linewidth": 1}
         beside = 0.16 * (i - 1) if named else 0.0  # or marks of one class would hide each other

@@ -12,7 +12,7 @@ from app.answers import Answer, Gone
 from app.backends import answers, backend
 from app.image_files import Source
 from app.local import Local
-from app.settings import unknown_variables
+from app.settings import Settings, unknown_variables
 from tests.fakes import FakeModel
 
 KEY = "a-key-of-16-chars"
@@ -30,8 +30,13 @@ def remotes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 def test_a_model_is_loaded_here_where_no_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = FakeModel(), []
-    monkeypatch.setattr("app.main.load_model", lambda settings: seen.append(settings) or model)
+    model, seen = FakeModel(), list[Settings]()
+
+    def load(settings: Settings) -> FakeModel:
+        seen.append(settings)
+        return model
+
+    monkeypatch.setattr("app.main.load_model", load)
     start = backend(None, None, {"threads": "3"})
     assert not seen  # not before it is asked for
     with start() as made:
@@ -64,7 +69,7 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
         ((None, None, {"threads": "-1"}), "--threads is '-1'"),
     ):
         with pytest.raises(click.UsageError, match=says):
-            backend(*arguments)  # type: ignore[arg-type]
+            backend(*arguments)
 
 
 def test_a_service_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

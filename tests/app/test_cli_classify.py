@@ -156,5 +156,11 @@ def test_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert all(abs(sum(unit["mean_attention"]) - 1) < 1e-3 for unit in told["kernel_attention"])
 
 
+def test_a_name_that_could_move_the_cursor_is_told_in_escapes(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[2J.jpg").write_bytes(b"bad")
+    result = run("\x1b[2J.jpg")
+    assert result.stderr.splitlines()[0] == "\\x1b[2J.jpg: the bytes are no image"
+
+
 def test_labels_of_the_fake_are_what_these_tests_count_on() -> None:
     assert [label.name for label in LABELS] == ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]

@@ -31,7 +31,7 @@ MEANING: dict[type[errors.ProblemError], set[str]] = {
     errors.TooLarge: {"body-too-large", "image-too-large"},
     errors.CheckpointRefused: {"checkpoint-refused"},
     errors.Overloaded: {"overloaded", "rate-limited"},
-    errors.NotReady: {"not-ready", "decoder-unavailable"},
+    errors.NotReady: {"not-ready", "decoder-unavailable", "drawing-unavailable"},
     errors.DeadlineProblem: {"deadline-passed", "body-timeout"},
     errors.ServerFault: {"internal-error"},
 }  # fmt: skip

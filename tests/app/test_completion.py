@@ -75,7 +75,8 @@ def asked(line: str) -> tuple[list[str], str]:
         ("sknet ev", ["plain,evaluate"]),
         ("sknet serve --eng", ["plain,--engine"]),
         ("sknet classify --engine ea", ["plain,eager"]),
-        ("sknet evaluate --checkpoint bun", ["plain,bundled:cifar10", "file,bun"]),
+        ("sknet evaluate --checkpoint bun", ["plain,bundled:cifar10"]),
+        ("sknet evaluate --checkpoint ./bun", ["file,./bun"]),
         ("sknet completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
     ],
 )
@@ -94,3 +95,18 @@ def test_the_script_of_each_shell(shell: str, tmp_path: Path) -> None:
     script.write_text(done.stdout)
     if (program := shutil.which(shell)) is not None:  # bash is everywhere; the others are read where they are installed
         assert subprocess.run([program, "-n", str(script)], timeout=60, check=False).returncode == 0
+
+
+def test_a_real_bash_completes(tmp_path: Path) -> None:
+    program = tmp_path / "sknet"
+    start = "import sys; sys.argv[0] = 'sknet'; from app.cli import main; main()"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{start}" "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(sknet completion bash)"\n'
+        "COMP_WORDS=(sknet classify --checkpoint bun); COMP_CWORD=3; _sknet_completion sknet; echo ${COMPREPLY[@]}\n"
+        "COMPREPLY=(); COMP_WORDS=(sknet ev); COMP_CWORD=1; _sknet_completion sknet; echo ${COMPREPLY[@]}\n"
+    )
+    variables = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["bundled:cifar10", "evaluate"], done.stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
-from app.terminal import progress, table
+from app.terminal import output_to, progress, table
 
 
 def test_table_aligns_its_columns() -> None:
@@ -27,3 +29,26 @@ def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], mon
     assert "reading: 100%" in capsys.readouterr().err
     assert list(progress(["one"])) == ["one"]
     assert capsys.readouterr().err == ""
+
+
+def test_progress_of_what_has_no_length(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(iter(range(3000)), total=3000)) == list(range(3000))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["100 of 3000 images", "200 of 3000 images"]
+    assert lines[9:] == ["1000 of 3000 images", "2000 of 3000 images", "3000 of 3000 images"]
+    assert list(progress(iter("a"), total=1)) == ["a"]
+    list(progress(iter(range(100))))
+    assert capsys.readouterr().err == "100 images\n"
+
+
+def test_output_goes_where_it_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (None, "-"):
+        with output_to(path) as write:
+            write("a\r\n")
+            write("")
+        assert capsys.readouterr().out == "a\r\n"
+    with output_to(str(tmp_path / "out")) as write:
+        write("a\r\n\udcff")
+    assert (tmp_path / "out").read_bytes() == b"a\r\n\\udcff"
+    with pytest.raises(click.BadParameter, match="No such file or directory"), output_to(str(tmp_path / "none" / "out")):
+        pass

@@ -25,6 +25,22 @@ AT_ONCE, ROOM, COUNT = 8, 4, 200
 Found = list[Classification | ClientError]
 
 
+def test_the_example_of_the_readme(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph().save(tmp_path / "photo.jpg")
+    (tmp_path / "holiday").mkdir()
+    for name in ("a", "b"):
+        photograph(size=(60, 40)).save(tmp_path / "holiday" / f"{name}.jpg")
+    (tmp_path / "holiday" / "c.jpg").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    example, count = re.subn(r"http://127\.0\.0\.1:8000", server.url, client_example())
+    assert count
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"cat 0\.\d+\nholiday/a.jpg cat\nholiday/b.jpg cat\nholiday/c.jpg failed: .*not an image.*\n", printed)
+
+
 def pictures() -> list[bytes]:
     """Pictures that the answers tell apart, by their width."""
     picture = photograph(size=(32, 32))
@@ -95,19 +111,3 @@ def test_a_service_from_before_its_start_to_after_its_end() -> None:
             assert server.stop() == 0
         with pytest.raises(Unreachable):
             client.classify(cat)
-
-
-def test_the_example_of_the_readme(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photograph().save(tmp_path / "photo.jpg")
-    (tmp_path / "holiday").mkdir()
-    for name in ("a", "b"):
-        photograph(size=(60, 40)).save(tmp_path / "holiday" / f"{name}.jpg")
-    (tmp_path / "holiday" / "c.jpg").write_bytes(b"no image")
-    monkeypatch.chdir(tmp_path)
-    example, count = re.subn(r"http://127\.0\.0\.1:8000", server.url, client_example())
-    assert count
-    exec(compile(example, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert re.fullmatch(r"cat 0\.\d+\nholiday/a.jpg cat\nholiday/b.jpg cat\nholiday/c.jpg failed: .*not an image.*\n", printed)

@@ -54,7 +54,7 @@ def test_numbers_stand_out_from_their_cells() -> None:
         row, column = (int(part) for part in str(text.get_gid()).split(","))
         drawn = picture.get_array()
         assert drawn is not None
-        cell = np.asarray(picture.to_rgba([[drawn[row, column]]]))[0, 0, :3]
+        cell = np.asarray(picture.to_rgba(np.asarray([[drawn[row, column]]])))[0, 0, :3]
         light = float((np.where(cell <= 0.04045, cell / 12.92, ((cell + 0.055) / 1.055) ** 2.4) * (0.2126, 0.7152, 0.0722)).sum())
         contrast = (light + 0.05) / 0.05 if text.get_color() == "black" else 1.05 / (light + 0.05)
         assert contrast >= 4.5  # WCAG 2.2, success criterion 1.4.3
