@@ -57,15 +57,16 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
     """Makes a visit to a service; at the end of the test each is checked for what must not happen."""
     with ExitStack() as stack:
 
-        def make(server: Server, size: tuple[int, int] = WIDE, **options: Any) -> Visit:
+        def make(server: Server | str, size: tuple[int, int] = WIDE, **options: Any) -> Visit:
+            url = server if isinstance(server, str) else server.url
             viewport: Any = {"width": size[0], "height": size[1]}
             context = browser.new_context(viewport=viewport, accept_downloads=True, **options)
             stack.callback(context.close)
             context.set_default_timeout(15_000)
-            watch = Watch(context, server.url)
+            watch = Watch(context, url)
             page = context.new_page()
             stack.callback(watch.check, page)
-            return Visit(page, watch, server.url)
+            return Visit(page, watch, url)
 
         yield make
 

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from tests import images
 from tests.browser.conftest import NARROW, Visitor
+from tests.browser.proxy import PREFIX, below_prefix
 from tests.browser.visit import Visit, corners
 from tests.e2e.server import Server
 
@@ -149,18 +150,14 @@ def test_a_phone_is_offered_its_camera_and_no_folder(visitor: Visitor, service: 
 
 
 def test_it_works_below_a_prefix(visitor: Visitor, service: Server, photos: dict[str, Path]) -> None:
-    visit = visitor(service)
-
-    def without_prefix(route: Route) -> None:
-        route.fulfill(response=route.fetch(url=route.request.url.replace("/some/prefix", "", 1)))
-
-    visit.page.route("**/some/prefix/**", without_prefix)
-    visit.page.goto(service.url + "/some/prefix/")
-    assert visit.result(photos["chelsea"])[0] == "cat"
-    visit.why()
-    addresses = [request.url for request in visit.watch.requests if not request.url.startswith("blob:")]
+    with below_prefix(service.url) as url:
+        visit = visitor(url)
+        visit.page.goto(url + PREFIX + "/")
+        assert visit.result(photos["chelsea"])[0] == "cat"
+        visit.why()
+    addresses = [request.url for request in visit.watch.requests if request.url.startswith("http")]
     assert len(addresses) > 20
-    assert [url for url in addresses if not url.startswith(service.url + "/some/prefix/")] == []
+    assert [address for address in addresses if not address.startswith(url + PREFIX + "/")] == []
 
 
 def test_the_card_of_the_model_says_what_the_service_says(visit: Visit, service: Server) -> None:
