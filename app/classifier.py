@@ -62,8 +62,13 @@ class Model(Protocol):
     def explanation(self, items: Sequence[Any], rows: Sequence[Any], *, k: int, class_index: int | None) -> Explanation:
         """What the rows of `explain_items` say, with the map of one class, by default the first."""
 
-    def figure(self, data: bytes, explanation: Explanation) -> bytes:
-        """The explanation as one picture for people: PNG."""
+    def check_figures(self) -> None:
+        """Raises:
+        FiguresUnavailable: there can be no figure here, whatever the image.
+        """
+
+    def figure(self, data: bytes, explanation: Explanation, form: str = "png") -> bytes:
+        """The explanation as one picture for people: a file of one of `model.plots.FORMS`."""
 
     def overlay(self, data: bytes, explanation: Explanation) -> bytes:
         """The image in its own size and orientation with the map over it: PNG."""

@@ -14,9 +14,7 @@ from model.errors import ModelError
 from model.types import Label
 
 if TYPE_CHECKING:
-    from app.classifier import Model
     from app.settings import Settings
-    from model.types import Explanation
 
 
 class NotExplained(Exception):
@@ -56,13 +54,15 @@ def here(settings: Settings, data: bytes, wanted: Wanted) -> Told:
 
     try:
         with closing(load_model(settings)) as model:
+            if wanted.figure:
+                model.check_figures()  # said before the work
             index = None if wanted.class_name is None else _index(model.info.labels, wanted.class_name)
             items, size = model.explain_items(data), max(1, model.info.batch_size)
             rows = [row for start in range(0, len(items), size) for row in model.run(items[start : start + size])]
             k = min(wanted.top_k or settings.top_k, model.info.num_classes)
             explanation = model.explanation(items, rows, k=k, class_index=index)
             answer = ExplainAnswer.model_validate(answer_of(explanation, model.info, settings.model_name))
-            figure = _figure(model, data, explanation, wanted.figure) if wanted.figure else b""
+            figure = model.figure(data, explanation, wanted.figure) if wanted.figure else b""
             return Told(answer, figure, model.overlay(data, explanation) if wanted.overlay else b"")
     except ModelError as error:
         raise NotExplained(str(error)) from None
@@ -95,12 +95,3 @@ def _index(labels: Sequence[Label], name: str) -> int:
         return Classes(labels).index_of(name)
     except (AmbiguousClass, UnknownClass) as error:
         raise NotExplained(str(error)) from None
-
-
-def _figure(model: Model, data: bytes, explanation: Explanation, form: str) -> bytes:
-    if form == "png":
-        return model.figure(data, explanation)
-    from model.figure import Maker, draw
-    from model.image import decode
-
-    return draw(decode(data)[0], explanation, Maker(model.info.variant, model.info.digest), form)

@@ -76,6 +76,7 @@ TABLE: dict[type[Exception], Row] = {
     model_errors.ImageOverLimit: Row(422, "image-over-limit", "The image is beyond a limit"),
     model_errors.DecoderUnavailable: Row(503, "decoder-unavailable", "The image cannot be decoded at present", retry=True),
     model_errors.FiguresUnavailable: Row(406, "not-acceptable", "The answer cannot come in that form"),
+    model_errors.DrawingFailed: INTERNAL,  # the image is in order, and was decoded: it is our drawing that is not
     model_errors.DrawingUnavailable: Row(503, "drawing-unavailable", "The figure cannot be drawn at present", retry=True),
     model_errors.ImageError: Row(422, "image-unusable", "The image cannot be used"),
     model_errors.ModelError: INTERNAL,

@@ -8,9 +8,7 @@ late by that. A process that hangs, dies or answers rubbish costs one figure and
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -23,6 +21,7 @@ from model.child import Child, Late, Lost
 from model.commission import Commission
 from model.errors import DrawingFailed, DrawingUnavailable
 from model.figure import Maker, reduced
+from model.plot_folder import PlotFolder
 from model.types import Explanation
 from model.wire import DRAWN, FAILED, PATIENCE, READY, Answer, Rubbish
 
@@ -33,6 +32,7 @@ START_S = 20.0  # until a process is ready: it reads the plotting library, and o
 TURN_S = 20.0  # until the figures asked for before are drawn
 MOST_FIGURES = 500  # of one process, so that what libraries leak does not add up
 MOST_BYTES = 50_000_000  # of a figure
+_CLOSED = "the model is being unloaded; try again"
 ATTEMPTS = 2  # for a figure whose process ended before it knew of it
 
 
@@ -49,7 +49,7 @@ class Drawings:
         self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._closed = False
-        self._folders: list[str] = []  # one at most: the plotting library's, instead of one in the home folder
+        self._folders: list[PlotFolder] = []  # one at most
         self._alive: list[Child] = []  # one at most
         self._end = weakref.finalize(self, _end_all, self._alive, self._folders)  # also when nobody closes it
 
@@ -76,7 +76,7 @@ class Drawings:
             return tuple(child.pid for child in self._alive)
 
     def close(self) -> None:
-        """End the process; whoever waits for a figure gets a `DrawingUnavailable`."""
+        """End the process; whoever waits for a figure or a turn gets a `DrawingUnavailable` at once. May be called twice."""
         with self._lock:
             self._closed = True
             for child in self._alive:
@@ -108,7 +108,7 @@ class Drawings:
                 child.let_end()
             self._drop(child)
             if self._closed:
-                raise DrawingUnavailable("the model is being unloaded; try again") from error
+                raise DrawingUnavailable(_CLOSED) from error
             logger.warning("drawing a figure failed: the process %s", child.end_in_words())
             raise DrawingUnavailable("the figure was not finished in time; try again") from error
         except BaseException:  # an interrupt, say: the rest of the answer would be taken for the next one
@@ -123,7 +123,7 @@ class Drawings:
     def _take(self) -> Child:
         with self._lock:
             if self._closed:
-                raise DrawingUnavailable("the model is being unloaded; try again")
+                raise DrawingUnavailable(_CLOSED)
             children = tuple(self._alive)
         for child in children:
             if child.is_fresh():
@@ -134,8 +134,8 @@ class Drawings:
     def _start(self) -> Child:
         try:
             if not self._folders:
-                self._folders.append(tempfile.mkdtemp(prefix="sknet-figures-"))
-            folder = self._folders[0]
+                self._folders.append(PlotFolder())
+            folder = str(self._folders[0].path)
             child = Child((*self._program, folder), environment={"MPLCONFIGDIR": folder})
         except (OSError, MemoryError) as error:  # no memory, processes or file descriptors left, or no folder to write to
             reason = getattr(error, "strerror", None) or type(error).__name__
@@ -148,6 +148,8 @@ class Drawings:
             child.expect(READY, time.monotonic() + START_S)
         except (Lost, Late, Rubbish, OSError, MemoryError) as error:
             self._drop(child)
+            if self._closed:
+                raise DrawingUnavailable(_CLOSED) from error
             logger.error("the process that draws figures did not start: it %s", child.end_in_words())
             raise DrawingUnavailable("the process that draws figures does not start; try again") from error
         except BaseException:  # nobody else knows of it
@@ -170,10 +172,10 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
-def _end_all(children: list[Child], folders: list[str]) -> None:
+def _end_all(children: list[Child], folders: list[PlotFolder]) -> None:
     while children:
         child = children.pop()
         child.kill()
         child.wait()
     while folders:
-        shutil.rmtree(folders.pop(), ignore_errors=True)
+        folders.pop().remove()

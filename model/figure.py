@@ -117,20 +117,26 @@ def _photograph(sheet: Sheet, picture: Image.Image, explanation: Explanation) ->
     axes, _ = _show(sheet, _X[0], picture, "What the network saw")
     note = f"of {info.width} \N{MULTIPLICATION SIGN} {info.height} pixels, at each scale"
     axes.text(0, -0.03, note, transform=axes.transAxes, va="top", fontsize=SMALL, color=GRAY)
-    scale = picture.width / info.width
+    across, down = _scale(picture, explanation)
     for i, each in enumerate(explanation.scales):
         box = each.box
-        corner = (box.left * scale - 0.5, box.top * scale - 0.5)  # a pixel's centre is a whole number here
-        size = (box.right - box.left) * scale, (box.bottom - box.top) * scale
+        left, right = (min(max(x * across, 0.0), picture.width) for x in (box.left, box.right))
+        top, bottom = (min(max(y * down, 0.0), picture.height) for y in (box.top, box.bottom))
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)  # a pixel's centre is a whole number here
         frame: dict[str, Any] = {"fill": False, "clip_on": False}
         axes.add_patch(Rectangle(corner, *size, edgecolor="white", linewidth=5, **frame))
         axes.add_patch(Rectangle(corner, *size, edgecolor=PALETTE[i], linewidth=2.5, linestyle=LINES[i], **frame))
 
 
+def _scale(picture: Image.Image, explanation: Explanation) -> tuple[float, float]:
+    """Pixels of a picture for each of the original, across and down: the rounding of a long thin one's sizes tells them apart."""
+    return picture.width / explanation.image.width, picture.height / explanation.image.height
+
+
 def _evidence(sheet: Sheet, picture: Image.Image, explanation: Explanation) -> None:
     activation = explanation.activation
     painted = picture.copy()
-    overlay.paint(painted, activation, scale=picture.width / explanation.image.width)
+    overlay.paint(painted, activation, scale=_scale(picture, explanation))
     title = f"Evidence for {names((activation.prediction,))[0]}"
     _, bottom_px = _show(sheet, _X[1], painted, plots.fitted(title, TEXT, _PANEL_PX, bold=True))
     values = np.asarray(activation.values)

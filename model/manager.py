@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from model import plots
 from model.checkpoint import Checkpoint, resolve
 from model.crops import centre, seen_of
 from model.drawing import Drawings
@@ -234,15 +235,23 @@ class LoadedModel:
             activation=self._activation(rows[0], rankings[0][0].index if class_index is None else class_index, boxes[0]),
         )
 
-    def figure(self, data: bytes, explanation: Explanation) -> bytes:
-        """The explanation as one picture for people: PNG.
+    def check_figures(self) -> None:
+        """Say before any work whether there can be a figure.
+
+        Raises:
+            FiguresUnavailable: the plotting library is not installed.
+        """
+        plots.require()
+
+    def figure(self, data: bytes, explanation: Explanation, form: str = "png") -> bytes:
+        """The explanation as one picture for people: a file of one of `model.plots.FORMS`.
 
         Raises:
             ImageError, DecoderUnavailable: as `prepare`.
             FiguresUnavailable, DrawingUnavailable, DrawingFailed: as `model.drawing.Drawings.figure`.
         """
         picture = decode_reduced(data, self._limits, least_drawn, self._guard.decode)
-        return self._drawings.figure(picture.image, explanation, Maker(self.info.variant, self.info.digest))
+        return self._drawings.figure(picture.image, explanation, Maker(self.info.variant, self.info.digest), form)
 
     def overlay(self, data: bytes, explanation: Explanation) -> bytes:
         """The image in its own size and orientation with the map over it: PNG.

@@ -63,11 +63,14 @@ def strongest(activation: ClassActivation) -> float:
     return float(np.abs(np.asarray(activation.values)).max())
 
 
-def paint(image: Image.Image, activation: ClassActivation, *, scale: float = 1.0, opacity: float = OPACITY) -> None:
+def paint(
+    image: Image.Image, activation: ClassActivation, *, scale: tuple[float, float] = (1.0, 1.0), opacity: float = OPACITY
+) -> None:
     """Lay the map over an upright RGB image, in place, a stripe at a time.
 
     Args:
-        scale: pixels of `image` for each pixel that the map's box counts in.
+        scale: pixels of `image` for each pixel that the map's box counts in, across and down: sizes are rounded, and of a long
+            thin image one of them is far from the other.
         opacity: of the strongest evidence, 0..1.
     """
     peak = strongest(activation)
@@ -104,13 +107,18 @@ def overlay_png(image: Image.Image, activation: ClassActivation, *, opacity: flo
     return file.getvalue()
 
 
-def _times(box: Box, scale: float) -> Box:
-    return Box(box.left * scale, box.top * scale, box.right * scale, box.bottom * scale)
+def _times(box: Box, scale: tuple[float, float]) -> Box:
+    across, down = scale
+    return Box(box.left * across, box.top * down, box.right * across, box.bottom * down)
 
 
 def _inside(low: float, high: float, size: int) -> tuple[int, int]:
-    """The pixels whose centres lie within: first, and one behind the last."""
-    return max(0, int(np.ceil(low - 0.5))), min(size, int(np.ceil(high - 0.5)))
+    """The pixels whose centres lie within, or else the one that holds the middle: first, and one behind the last."""
+    first, end = max(0, int(np.ceil(low - 0.5))), min(size, int(np.ceil(high - 0.5)))
+    middle = (low + high) / 2
+    if first >= end and 0 <= middle < size:  # less than a pixel, of a picture made much smaller
+        return int(middle), int(middle) + 1
+    return first, end
 
 
 def _between(

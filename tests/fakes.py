@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.errors import EngineError, ImageTooLarge, ImageUndecodable, ImageUnsupported
+from model.errors import EngineError, FiguresUnavailable, ImageTooLarge, ImageUndecodable, ImageUnsupported
 from model.types import (
     Box,
     Choice,
@@ -61,6 +61,7 @@ class FakeModel:
     batches: list[list[bytes]] = field(default_factory=list)  # of the calls of `run`
     entered: threading.Event = field(default_factory=threading.Event)  # a run has begun
     closed: bool = False
+    figures: bool = True  # the library that draws is there
     apart: int = 0  # preparations that are done elsewhere
 
     def prepare(self, data: bytes) -> FakeItem:
@@ -119,8 +120,14 @@ class FakeModel:
             activation=ClassActivation(chosen, 2.5, 0.5, ((1.0, 2.0), (3.0, 2.0)), box),
         )
 
-    def figure(self, data: bytes, explanation: Explanation) -> bytes:
-        return b"\x89PNG\r\n\x1a\n figure " + explanation.activation.prediction.label.encode()
+    def check_figures(self) -> None:
+        if not self.figures:
+            raise FiguresUnavailable
+
+    def figure(self, data: bytes, explanation: Explanation, form: str = "png") -> bytes:
+        self.check_figures()
+        start = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF"}[form]
+        return start + b" figure " + explanation.activation.prediction.label.encode()
 
     def overlay(self, data: bytes, explanation: Explanation) -> bytes:
         return b"\x89PNG\r\n\x1a\n overlay " + explanation.activation.prediction.label.encode()

@@ -109,12 +109,20 @@ def test_a_real_model_draws_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "start"), [("figure.svg", b"<?xml"), ("figure.pdf", b"%PDF")])
-def test_a_model_here_draws_for_print_as_well(tmp_path: Path, fake: FakeModel, name: str, start: bytes) -> None:
-    photograph = tmp_path / "chelsea.png"
-    photograph.write_bytes(make.encode(make.photograph(size=(40, 30))))
-    result = run(str(photograph), "-o", str(tmp_path / name))
+def test_a_model_here_draws_for_print_as_well(image: Path, tmp_path: Path, fake: FakeModel, name: str, start: bytes) -> None:
+    result = run(str(image), "-o", str(tmp_path / name))
     assert result.exit_code == 0, result.output
-    assert (tmp_path / name).read_bytes().startswith(start)
+    assert (tmp_path / name).read_bytes() == start + b" figure cat"
+
+
+def test_what_is_for_print_is_decoded_and_drawn_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the model, within its limits: the plotting library has nothing to do in this process."""
+    monkeypatch.setattr("model.figure.draw", None)
+    photograph = tmp_path / "chelsea.tiff"
+    photograph.write_bytes(make.encode(make.photograph(size=(60, 40)), "TIFF"))
+    result = run(str(photograph), "-o", str(tmp_path / "figure.svg"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "figure.svg").read_bytes().startswith(b"<?xml")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,13 @@ def test_without_the_library_it_says_what_to_install(image: Path, monkeypatch: p
         1, "Error: figures need the extra that draws them: pip install 'sknet-serve[figures]'",
     )  # fmt: skip
     assert not (tmp_path / "figure.png").exists()
+
+
+def test_a_missing_library_is_said_before_the_work(image: Path, fake: FakeModel, tmp_path: Path) -> None:
+    fake.figures = False
+    result = run(str(image), "-o", str(tmp_path / "figure.png"))
+    assert (result.exit_code, "sknet-serve[figures]" in result.stderr) == (1, True)
+    assert (fake.prepared, fake.closed) == ([], True)
 
 
 # --- a service ---------------------------------------------------------------------------------------------------------

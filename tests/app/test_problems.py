@@ -69,6 +69,10 @@ def test_statuses_are_those_of_the_contract() -> None:
     }  # fmt: skip
 
 
+def test_a_figure_that_fails_is_a_fault_of_ours_and_says_so_itself() -> None:
+    assert TABLE[model_errors.DrawingFailed] is INTERNAL
+
+
 def test_titles_never_change_with_the_request_and_slugs_are_slugs() -> None:
     for row in (*TABLE.values(), *FRAMEWORK.values()):
         assert row.slug.replace("-", "").isalpha()

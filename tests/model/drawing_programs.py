@@ -12,6 +12,7 @@ while True:
     say({Answer(DRAWN, value=len(FILE) + 4).pack() + FILE!r} + os.getpid().to_bytes(4, "big"))
 """)
 ABORTING = taking("os.abort()")
+NEVER_READY = program("time.sleep(60)")
 HANGING = taking("time.sleep(60)")
 DRIPPING = taking(f"say({Answer(DRAWN, value=900).pack()!r} + bytes(9))\ntime.sleep(60)")
 FAILING = ready(f"while True:\n    image()\n    say({Answer(FAILED, text='KeyError').pack()!r})\n")

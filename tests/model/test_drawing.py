@@ -205,6 +205,25 @@ def test_who_waits_too_long_for_a_turn_is_told_to_come_back(monkeypatch: pytest.
     assert drawings.processes() == ()
 
 
+@pytest.mark.parametrize("program", [programs.HANGING, programs.NEVER_READY], ids=["draws", "starts"])
+def test_all_who_wait_leave_at_once_when_it_is_closed(program: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    drawings = Drawings(seconds=30, program=program)
+
+    def one(_: int) -> str:
+        with pytest.raises(DrawingUnavailable) as caught:
+            figure(drawings)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = pool.map(one, range(4))
+        assert within(lambda: bool(drawings.processes()))
+        before = time.monotonic()
+        drawings.close()
+        assert {text.partition(";")[0] for text in waiting} == {"the model is being unloaded"}
+    assert time.monotonic() - before < 5  # of the 20 and 60 that they would wait
+    assert caplog.records == []  # nothing is wrong
+
+
 def test_after_so_many_figures_the_next_has_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_FIGURES", 2)
     drawings = Drawings(program=programs.WORKING)

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -22,7 +23,7 @@ from PIL import Image
 from model import plots
 from model.errors import FiguresUnavailable
 from model.figure import GATE, compose, draw, heading, least_drawn, names, reduced
-from model.types import Prediction
+from model.types import Box, Prediction
 from tests import images as make
 from tests.model.explanations import MAKER, explanation
 from tests.repo.architecture import ROOT
@@ -87,6 +88,26 @@ def test_the_frames_are_what_the_network_saw() -> None:
     assert [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in frames] == [
         (19.5, -0.5, 80, 80), (29.5, 9.5, 60, 60), (39.5, 19.5, 40, 40),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(30, 20_000), (2, 3000), (5000, 3), (1, 65_535)])
+def test_the_frames_of_a_long_thin_photograph_are_in_its_middle(size: tuple[int, int]) -> None:
+    (width, height), side, told = size, min(size), explanation()
+    box = Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    scales = tuple(replace(each, box=box) for each in told.scales)
+    told = replace(told, image=replace(told.image, width=width, height=height), scales=scales)
+    drawn = least_drawn(*size)
+    for frame in axes_titled(compose(make.solid(drawn), told, MAKER), "What the network saw").patches:
+        left, top, right, bottom = (*frame.get_xy(), frame.get_x() + frame.get_width(), frame.get_y() + frame.get_height())
+        assert (left + right + 1, top + bottom + 1) == pytest.approx(drawn)
+        assert (right - left, bottom - top) == pytest.approx((side * drawn[0] / width, side * drawn[1] / height))
+
+
+def test_a_frame_ends_with_the_photograph() -> None:
+    told = explanation()
+    told = replace(told, scales=tuple(replace(each, box=Box(-5, -5, 130, 90)) for each in told.scales))
+    for frame in axes_titled(compose(PHOTOGRAPH, told, MAKER), "What the network saw").patches:
+        assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((-0.5, -0.5), 120, 80)
 
 
 def test_the_colour_bar_has_the_raw_numbers() -> None:

@@ -109,9 +109,28 @@ def test_stripes_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_picture_of_another_size_is_painted_at_the_same_place() -> None:
     asked = activation(((1.0,),), Box(40, 20, 80, 60))
     half = make.solid((60, 40))
-    paint(half, asked, scale=0.5)
+    paint(half, asked, scale=(0.5, 0.5))
     changed = (np.asarray(half) != (255, 0, 0)).any(axis=2)
     assert (np.argwhere(changed).min(0).tolist(), np.argwhere(changed).max(0).tolist()) == ([10, 20], [29, 39])
+
+
+@pytest.mark.parametrize(
+    ("original", "size", "changed"),
+    [
+        ((30, 20_000), (2, 1000), (0, 499, 1, 500)),
+        ((1, 65_535), (1, 1000), (0, 500, 0, 500)),
+        ((5000, 3), (1000, 1), (500, 0, 500, 0)),
+    ],
+)
+def test_a_long_thin_picture_has_its_map_in_the_middle(
+    original: tuple[int, int], size: tuple[int, int], changed: tuple[int, int, int, int]
+) -> None:
+    (width, height), side = original, min(original)
+    box = Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    image = make.solid(size)
+    paint(image, activation(((1.0,),), box), scale=(size[0] / width, size[1] / height))
+    places = np.argwhere((np.asarray(image) != (255, 0, 0)).any(axis=2))
+    assert (*places.min(0)[::-1].tolist(), *places.max(0)[::-1].tolist()) == changed
 
 
 def test_the_png_is_the_picture_in_its_own_size() -> None:

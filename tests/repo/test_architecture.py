@@ -49,6 +49,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "observed": 2.5,
         "crops": 1.5,
         "overlay": 2.2,
+        "plot_folder": 2,
         "plots": 2.2,
         "figure": 2.4,
         "commission": 2.45,
