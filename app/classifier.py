@@ -258,6 +258,8 @@ class Classifier:
         with self._current() as lane:
             k = self._check_top_k(lane, top_k)
             self._check_class(lane, class_index)
+            if picture == "figure":
+                lane.model.check_figures()
             with nullcontext() if picture is None else lane.easel.admit(deadline.at):
                 # With a queue shorter than that it would never be admitted, however often the client came back.
                 with lane.scheduler.admit(min(PASSES, self._settings.max_queue), deadline.at):

@@ -12,11 +12,13 @@ import pytest
 from starlette.types import Message
 
 from app.easel import MOST
+from model.errors import FiguresUnavailable
 from tests.app.asgi import http_scope, part, problem, serving, until
 from tests.fakes import LABELS, SCALES, SECRET, FakeModel
 
 CAT = b"\x02 the bytes of a cat"  # the fake model goes by the first byte
 DOG = b"\x03 the bytes of a dog"
+AS_PNG: dict[str, Any] = {"files": {"file": CAT}, "headers": {"Accept": "image/png"}}
 MODEL = {"name": "default", "variant": "skfake", "digest": "sha256:" + "0" * 64}
 
 
@@ -162,6 +164,19 @@ async def test_a_picture_for_who_accepts_one(client: httpx.AsyncClient, query: s
     assert asked_twice.headers["content-type"] == "application/json"
 
 
+async def test_without_a_plotting_library_that_is_said_before_any_work() -> None:
+    class Plain(FakeModel):
+        def check_figures(self) -> None:
+            raise FiguresUnavailable
+
+    async with serving(Plain()) as service:
+        body = problem(await service.client.post("/explain", **AS_PNG), 406, "not-acceptable")
+        assert "sknet-serve[figures]" in body["detail"]
+        assert service.model.prepared == []
+        assert (await service.client.post("/explain?picture=overlay", **AS_PNG)).status_code == 200
+        assert (await service.client.post("/explain", files={"file": CAT})).status_code == 200
+
+
 async def test_a_picture_of_another_kind(client: httpx.AsyncClient) -> None:
     body = problem(await client.post("/explain?picture=film", files={"file": CAT}), 422, "invalid-parameter")
     assert "'figure' or 'overlay'" in body["detail"]
@@ -223,17 +238,14 @@ class Slow(FakeModel):
         self.brush = threading.Event()
         self.drawn = 0
 
-    def figure(self, data: bytes, explanation: Any) -> bytes:
+    def figure(self, data: bytes, explanation: Any, form: str = "png") -> bytes:
         self.drawn += 1
         self.brush.wait(10)
-        return super().figure(data, explanation)
+        return super().figure(data, explanation, form)
 
     def close(self) -> None:
         self.brush.set()
         super().close()
-
-
-AS_PNG: dict[str, Any] = {"files": {"file": CAT}, "headers": {"Accept": "image/png"}}
 
 
 async def test_who_waits_for_a_picture_holds_no_place_that_an_image_could_have() -> None:

@@ -98,7 +98,9 @@ def test_the_frames_of_a_long_thin_photograph_are_in_its_middle(size: tuple[int,
     told = replace(told, image=replace(told.image, width=width, height=height), scales=scales)
     drawn = least_drawn(*size)
     for frame in axes_titled(compose(make.solid(drawn), told, MAKER), "What the network saw").patches:
-        left, top, right, bottom = (*frame.get_xy(), frame.get_x() + frame.get_width(), frame.get_y() + frame.get_height())
+        assert isinstance(frame, Rectangle)
+        left, top = frame.get_x(), frame.get_y()
+        right, bottom = left + frame.get_width(), top + frame.get_height()
         assert (left + right + 1, top + bottom + 1) == pytest.approx(drawn)
         assert (right - left, bottom - top) == pytest.approx((side * drawn[0] / width, side * drawn[1] / height))
 
