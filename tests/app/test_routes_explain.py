@@ -217,7 +217,7 @@ async def test_a_picture_that_takes_too_long_holds_nobody_up() -> None:
     gate = threading.Event()
 
     class Slow(FakeModel):
-        def figure(self, data: bytes, explanation: Any) -> bytes:
+        def figure(self, data: bytes, explanation: Any, form: str = "png") -> bytes:
             gate.wait(10)
             return super().figure(data, explanation)
 

@@ -98,9 +98,9 @@ def test_the_frames_of_a_long_thin_photograph_are_in_its_middle(size: tuple[int,
     told = replace(told, image=replace(told.image, width=width, height=height), scales=scales)
     drawn = least_drawn(*size)
     for frame in axes_titled(compose(make.solid(drawn), told, MAKER), "What the network saw").patches:
-        left, top, right, bottom = (*frame.get_xy(), frame.get_x() + frame.get_width(), frame.get_y() + frame.get_height())
-        assert (left + right + 1, top + bottom + 1) == pytest.approx(drawn)
-        assert (right - left, bottom - top) == pytest.approx((side * drawn[0] / width, side * drawn[1] / height))
+        (left, top), wide, tall = frame.get_xy(), frame.get_width(), frame.get_height()
+        assert (2 * left + wide + 1, 2 * top + tall + 1) == pytest.approx(drawn)
+        assert (wide, tall) == pytest.approx((side * drawn[0] / width, side * drawn[1] / height))
 
 
 def test_a_frame_ends_with_the_photograph() -> None:
@@ -145,7 +145,7 @@ def test_without_a_class_that_is_good_enough_there_is_still_a_figure() -> None:
 @pytest.mark.parametrize("options", [{}, {"kernel_sizes": (3, 5, 7)}, {"names": CROWD}, {"labels": ("a",)}])
 def test_the_png_has_its_size_and_something_on_it(options: dict[str, Any]) -> None:
     figure = composed(**options)
-    data = plots.encode(figure)
+    data = plots.drawn(lambda: figure)
     with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("L"))
     assert pixels.shape == (round(figure.get_figheight() * 100), 1200)
