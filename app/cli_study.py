@@ -47,6 +47,8 @@ def study(images: Path, csv_file: Path | None, figure: Path | None, limit: int |
             plots.require()  # said before minutes of work
         only = [name.strip() for name in classes.split(",") if name.strip()] if classes else []
         found = studies.classes_of(images, limit=limit, only=only)
+        if beside := studies.outside(images):
+            say(f"{images}: {beside} file{'s' * (beside != 1)} beside its folders left out, in no class", err=True)
         model = load_model(settings)
         try:
             result = studies.study(model, found, progress=progress, skipped=skipped)

@@ -30,7 +30,7 @@ TITLE = 80  # letters of a line of the title
 
 def draw(classes: Sequence[int], counts: npt.NDArray[np.int64], labels: Sequence[Label], title: str, form: str) -> bytes:
     """The picture as a file of one of `model.plots.FORMS`; the other arguments, and what is raised, are those of `figure`."""
-    return plots.encode(figure(classes, counts, labels, title), form)
+    return plots.drawn(lambda: figure(classes, counts, labels, title), form)
 
 
 def figure(classes: Sequence[int], counts: npt.NDArray[np.int64], labels: Sequence[Label], title: str) -> Figure:

@@ -56,7 +56,7 @@ def draw(image: Image.Image, explanation: Explanation, maker: Maker, form: str =
     Raises:
         FiguresUnavailable: the plotting library is not installed.
     """
-    return plots.encode(compose(image, explanation, maker), form)
+    return plots.drawn(lambda: compose(image, explanation, maker), form)
 
 
 def least_drawn(width: int, height: int) -> tuple[int, int]:

@@ -1,20 +1,26 @@
 """What figures share: the plotting library, a blank figure, colours, and texts of strangers made fit to be drawn.
 
-Nothing of the library's state is changed, no window system is asked for, and no text is read as a formula: figures may be drawn
-by several threads at once. This file knows no figure.
+The library's own style holds, whatever the user's says, and nothing of its state is changed. No window system is asked for, no
+text is read as a formula, nothing is written into the home folder, and several threads may draw at once. This file knows no
+figure.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
+import os
+import sys
 import textwrap
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from model.errors import FiguresUnavailable
+from model.plot_folder import PlotFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +38,7 @@ LINES: tuple[str, ...] = ("-", "--", ":", "-.")
 HATCHES: tuple[str, ...] = ("", "///", "...", "\\\\\\", "xx", "++", "oo", "--")
 GRAY = "#595959"  # of what is said by the way: 7 to 1 on white
 _PLAIN: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_STATE = threading.RLock()  # the library has one style for all threads
 
 
 def require() -> None:
@@ -49,16 +56,41 @@ def blank(height_px: int, width_px: int = WIDTH_PX) -> Figure:
         FiguresUnavailable: as `require`.
     """
     require()
+    _load()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_px / DPI, height_px / DPI), dpi=DPI, facecolor="white")
 
 
-def encode(figure: Figure, form: str = "png") -> bytes:
-    """The figure as a file of one of `FORMS`, the same bytes each time."""
+def drawn(compose: Callable[[], Figure], form: str = "png") -> bytes:
+    """What `compose` makes as a file of one of `FORMS`, the same bytes each time; one thread at a time.
+
+    Raises:
+        FiguresUnavailable: as `require`.
+    """
+    require()
+    _load()
+    from matplotlib import rc_context, rcdefaults
+
     file = io.BytesIO()
-    figure.savefig(file, format=form, dpi=DPI, facecolor="white", metadata=_PLAIN[form])
+    with _STATE, rc_context():
+        rcdefaults()
+        compose().savefig(file, format=form, dpi=DPI, facecolor="white", metadata=_PLAIN[form])
     return file.getvalue()
+
+
+def _load() -> None:
+    """Import the library with a folder of its own, which it needs at that time alone; one that the user set wins."""
+    with _STATE:
+        if "matplotlib.font_manager" in sys.modules:
+            return
+        folder = PlotFolder()
+        try:
+            os.environ.setdefault("MPLCONFIGDIR", str(folder.path))
+            importlib.import_module("matplotlib").get_configdir()  # asks once, and makes it
+            importlib.import_module("matplotlib.font_manager")  # makes its list of fonts
+        finally:
+            folder.remove()
 
 
 def shown(text: str, most: int) -> str:

@@ -24,7 +24,8 @@ from model.errors import ImageError
 from model.explain import SCALES
 from model.types import KernelAttention, ModelInfo
 
-ALL = "(all)"  # the class of the rows over all images
+ALL = None  # the class of the means over all images: no folder has that name
+ALL_NAME = "(all)"  # and what it is called in a file
 MAX_FILE_BYTES = 100_000_000  # a film among the photographs is not read into memory
 _AHEAD = 2  # images under way for each stream of the engine
 
@@ -54,7 +55,7 @@ class ClassFiles:
 class Mean:
     """What one unit chose over the images of a class, at one scale. `std` is over the images, with N in the denominator."""
 
-    class_name: str
+    class_name: str | None  # `ALL`, or a class
     unit: str
     module: str
     scale: float
@@ -76,7 +77,7 @@ class Study:
     variant: str
     digest: str
 
-    def of(self, class_name: str, scale: float) -> tuple[Mean, ...]:
+    def of(self, class_name: str | None, scale: float) -> tuple[Mean, ...]:
         """The units of a class at a scale, in network order."""
         return tuple(mean for mean in self.means if mean.class_name == class_name and mean.scale == scale)
 
@@ -91,10 +92,7 @@ def classes_of(folder: Path, *, limit: int | None = None, only: Sequence[str] = 
     Raises:
         ImageError: no folder, no files, or no class of a name.
     """
-    if not folder.is_dir():
-        raise ImageError(f"{folder} is no folder")
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-    places = found or {folder.resolve().name: folder}
+    places = _sub_folders(folder) or {folder.resolve().name: folder}
     missing = [name for name in only if name not in places]
     if missing:
         known = ", ".join(list(places)[:20]) + (", ..." if len(places) > 20 else "")
@@ -128,9 +126,9 @@ def study(model: Explains, classes: Sequence[ClassFiles], *, progress: Progress,
     if attention is None:
         raise ImageError(f"none of {len(tasks)} files is a usable image")
     stacks = {name: np.stack(numbers) for name, numbers in seen.items()}
-    groups = {ALL: np.concatenate(list(stacks.values())), **stacks}
+    groups: list[tuple[str | None, NDArray[np.float64]]] = [(ALL, np.concatenate(list(stacks.values()))), *stacks.items()]
     return Study(
-        means=tuple(mean for name, stack in groups.items() for mean in _means(name, stack, attention)),
+        means=tuple(mean for name, stack in groups for mean in _means(name, stack, attention)),
         classes=tuple(stacks),
         kernel_sizes=attention.units[0].kernel_sizes,
         comparable_to_paper=attention.comparable_to_paper,
@@ -141,7 +139,10 @@ def study(model: Explains, classes: Sequence[ClassFiles], *, progress: Progress,
 
 
 def write_csv(result: Study, file: TextIO) -> None:
-    """A line for each mean, numbers in full: `float(text)` gives them back to the bit."""
+    """A line for each mean, numbers in full: `float(text)` gives them back to the bit.
+
+    Those over all images are called `ALL_NAME`, and a class of that very name is "./(all)", as its folder is as well.
+    """
     shares = [f"mean_share_{size}x{size}" for size in result.kernel_sizes]
     head = ("class", "unit", "module", "scale", "images", "mean_difference", "std", *shares)
     writer = csv.writer(file, lineterminator="\n")
@@ -149,7 +150,30 @@ def write_csv(result: Study, file: TextIO) -> None:
     tail = (str(result.comparable_to_paper).lower(), result.reason, result.variant, result.digest)
     for mean in result.means:
         numbers = (mean.scale, mean.images, mean.mean_difference, mean.std, *mean.mean_shares)
-        writer.writerow((mean.class_name, mean.unit, mean.module, *map(repr, numbers), *tail))
+        writer.writerow((_told(mean.class_name), mean.unit, mean.module, *map(repr, numbers), *tail))
+
+
+def outside(folder: Path) -> int:
+    """How many files lie beside the sub-folders and are in no class; 0 where there are no sub-folders.
+
+    Raises:
+        ImageError: no folder.
+    """
+    if not _sub_folders(folder):
+        return 0
+    return sum(path.is_file() and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _sub_folders(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is no folder")
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+
+
+def _told(class_name: str | None) -> str:
+    if class_name is ALL:
+        return ALL_NAME
+    return f"./{class_name}" if class_name == ALL_NAME else str(class_name)
 
 
 def _files(folder: Path, limit: int | None) -> tuple[Path, ...]:
@@ -200,7 +224,7 @@ def _numbers(scales: Sequence[KernelAttention]) -> NDArray[np.float64]:
     return np.asarray(units, dtype=np.float64)
 
 
-def _means(name: str, stack: NDArray[np.float64], attention: KernelAttention) -> Iterator[Mean]:
+def _means(name: str | None, stack: NDArray[np.float64], attention: KernelAttention) -> Iterator[Mean]:
     """Of the images of one class: `stack` is (images, scales, units, 1 + M)."""
     means, stds = stack.mean(axis=0), stack[..., 0].std(axis=0)
     for s, scale in enumerate(SCALES):

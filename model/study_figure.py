@@ -30,7 +30,7 @@ def draw(result: Study, form: str = "png") -> bytes:
     Raises:
         FiguresUnavailable: the plotting library is not installed.
     """
-    return plots.encode(compose(result), form)
+    return plots.drawn(lambda: compose(result), form)
 
 
 def chosen_units(result: Study) -> tuple[str, ...]:

@@ -87,6 +87,25 @@ def test_a_bad_file_is_said(folder: Path, fake: Watched) -> None:
     assert result.stdout.startswith("mean attention difference over 3 images of 2 classes\n")
 
 
+def test_a_folder_named_as_the_total_is_a_class_like_others(folder: Path, fake: Watched, tmp_path: Path) -> None:
+    (folder / "ants").rename(folder / "(all)")
+    figure = tmp_path / "study.png"
+    result = run("--images", str(folder), "--csv", "-", "--figure", str(figure))
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))[::6]
+    assert [(row["class"], row["images"]) for row in rows] == [("(all)", "3"), ("./(all)", "2"), ("bees", "1")]
+    assert [float(row["mean_difference"]) for row in rows] == pytest.approx([0.08, 0.04, 0.16])
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_beside_the_folders_are_counted_aloud(folder: Path, fake: Watched) -> None:
+    for name in ("stray.jpg", ".hidden"):
+        (folder / name).write_bytes(b"\x01")
+    assert run("--images", str(folder)).stderr == f"{folder}: 1 file beside its folders left out, in no class\n"
+    (folder / "more.jpg").write_bytes(b"\x01")
+    assert "2 files beside its folders" in run("--images", str(folder)).stderr
+    assert run("--images", str(folder / "ants")).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [

@@ -267,7 +267,7 @@ def test_the_process_ends_with_the_one_that_was_killed() -> None:
         "from PIL import Image\n"
         "drawings = Drawings()\n"
         "drawings.figure(Image.new('RGB', (9, 9)), explanation(), MAKER)\n"
-        "print(*drawings.processes(), drawings._folders[0], flush=True)\n"
+        "print(*drawings.processes(), drawings._folders[0].path, flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:

@@ -147,7 +147,7 @@ def test_without_a_class_that_is_good_enough_there_is_still_a_figure() -> None:
 @pytest.mark.parametrize("options", [{}, {"kernel_sizes": (3, 5, 7)}, {"names": CROWD}, {"labels": ("a",)}])
 def test_the_png_has_its_size_and_something_on_it(options: dict[str, Any]) -> None:
     figure = composed(**options)
-    data = plots.encode(figure)
+    data = plots.drawn(lambda: figure)
     with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("L"))
     assert pixels.shape == (round(figure.get_figheight() * 100), 1200)

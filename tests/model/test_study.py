@@ -85,7 +85,10 @@ def test_it_reproduces_a_direct_computation(folder: Path, tmp_path: Path, small:
     finally:
         model.close()
     assert skipped == ["notes.txt"]
-    files = {"ants": [folder / "ants" / f"{i}.png" for i in range(3)], "bees": [folder / "bees" / "deep" / "3.png"]}
+    files: dict[str | None, list[Path]] = {
+        "ants": [folder / "ants" / f"{i}.png" for i in range(3)],
+        "bees": [folder / "bees" / "deep" / "3.png"],
+    }
     files[ALL] = files["ants"] + files["bees"]
     compared = 0
     for name, paths in files.items():
@@ -210,7 +213,7 @@ def test_the_csv_gives_the_numbers_back_to_the_bit() -> None:
     ]  # fmt: skip
     assert len(rows) == len(result.means)
     for row, mean in zip(rows, result.means, strict=True):
-        assert (row["class"], row["unit"], row["module"]) == (mean.class_name, mean.unit, mean.module)
+        assert (row["class"], row["unit"], row["module"]) == (mean.class_name or "(all)", mean.unit, mean.module)
         assert (float(row["scale"]), int(row["images"])) == (mean.scale, mean.images)
         assert (float(row["mean_difference"]), float(row["std"])) == (mean.mean_difference, mean.std)
         assert (float(row["mean_share_3x3"]), float(row["mean_share_5x5"])) == mean.mean_shares
