@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -103,10 +104,10 @@ def test_links_in_a_circle_end(folder: Path) -> None:
 
 
 def test_lists_of_paths() -> None:
-    assert [s.name for s in listed(b"a.jpg\r\nb c.jpg\n\n\xff.jpg", nul=False)] == ["a.jpg", "b c.jpg", "\udcff.jpg"]
-    assert [s.name for s in listed(b"a\nb.jpg\0c.jpg\0", nul=True)] == ["a\nb.jpg", "c.jpg"]
-    assert [s.reader for s in listed(b"a", nul=False)] == [read_file]
-    assert listed(b"\n\n", nul=False) == []
+    assert [s.name for s in listed(io.BytesIO(b"a.jpg\r\nb c.jpg\n\n\xff.jpg"), nul=False)] == ["a.jpg", "b c.jpg", "\udcff.jpg"]
+    assert [s.name for s in listed(io.BytesIO(b"a\nb.jpg\0c.jpg\0"), nul=True)] == ["a\nb.jpg", "c.jpg"]
+    assert [s.reader for s in listed(io.BytesIO(b"a"), nul=False)] == [read_file]
+    assert listed(io.BytesIO(b"\n\n"), nul=False) == []
 
 
 def test_counting_never_compares_text_with_numbers() -> None:
