@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from app.paths import Found
     from app.tables import Form
 
-MAX_LIST_BYTES = 1_000_000_000  # of a list of paths
-
 FORMS = (
     click.option("--json", "as_json", is_flag=True, help="One JSON object a line and image, instead of a table."),
     click.option("--csv", "as_csv", is_flag=True, help="CSV, a row for each class of each image, instead of a table."),
@@ -114,7 +112,7 @@ def _found(paths: tuple[str, ...], paths_from: str | None, *, nul: bool) -> Foun
         found = find(paths)
         if paths_from is not None:
             with click.open_file(paths_from, "rb") as file:
-                found.sources.extend(listed(file.read(MAX_LIST_BYTES), nul=nul))
+                found.sources.extend(listed(file, nul=nul))
     except NoImages as error:
         raise WrongCall(str(error)) from None
     except OSError as error:

@@ -124,13 +124,18 @@ def _classes(found: Labelled, labels: Sequence[Label], *, skip_unknown: bool) ->
     Raises:
         WrongCall: a folder that is no class, or several.
     """
+    from app.paths import NoImages
     from model.classes import AmbiguousClass, Classes, UnknownClass
 
     names = Classes(labels)
+    try:
+        folders = found.by(names)
+    except NoImages as error:
+        raise WrongCall(str(error)) from None
     classes: list[int] = []
     sources: list[Source] = []
     unknown: list[UnknownClass] = []
-    for folder, inside in found.folders.items():
+    for folder, inside in folders.items():
         try:
             index = names.index_of(folder)
         except AmbiguousClass as error:

@@ -5,12 +5,16 @@ Reads bytes, bounded, and looks into none of them. Which images there are is fou
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
+
+from model.folders import reason
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -44,18 +48,26 @@ def is_image(name: str) -> bool:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file, or of a pipe; raises as `Source.read`."""
+    """The bytes of a file, or of a pipe, which is waited for; raises as `Source.read`."""
+    return _read(path, pipes=True)
+
+
+def read_found(path: str) -> bytes:
+    """The bytes of a file that nobody named: what would be waited for is refused; raises as `Source.read`."""
+    return _read(path, pipes=False)
+
+
+def at_hand(source: Source) -> Source:
+    """The same; what is no plain file but a pipe is read now: a thread that waits for one could not be interrupted."""
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                return _until_end(file.read)
-            hold(about.st_size)
-            return file.read()
-    except OSError as error:
-        raise Unreadable(reason(error)) from error
-    except ValueError as error:
-        raise Unreadable("no file can have that name") from error
+        if source.reader is not read_file or stat.S_ISREG(Path(source.name).stat().st_mode):
+            return source
+        data = source.read()
+    except (OSError, ValueError):
+        return source  # it says why when it is read
+    except Unreadable as error:
+        return replace(source, reader=partial(_refuse, error))
+    return replace(source, reader=lambda _name: data)
 
 
 def read_stdin(_name: str) -> bytes:
@@ -69,9 +81,25 @@ def hold(size: int) -> None:
         raise Unreadable(f"larger than {MAX_BYTES // 1_000_000} MB")
 
 
-def reason(error: OSError) -> str:
-    """What the system says of it, without the name of the file."""
-    return error.strerror or type(error).__name__
+def _read(path: str, *, pipes: bool) -> bytes:
+    wait = 0 if pipes else os.O_NONBLOCK
+    try:
+        with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | wait)) as file:
+            about = os.fstat(file.fileno())
+            if stat.S_ISREG(about.st_mode):
+                hold(about.st_size)
+                return file.read()
+            if not pipes:
+                raise Unreadable("no file but a pipe or a device")
+            return _until_end(file.read)
+    except OSError as error:
+        raise Unreadable(reason(error)) from error
+    except ValueError as error:
+        raise Unreadable("no file can have that name") from error
+
+
+def _refuse(error: Unreadable, _name: str) -> bytes:
+    raise error
 
 
 def _until_end(read: Callable[[int], bytes | None]) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from app.answers import Answer
 from app.classifier import Model
-from app.image_files import Source, Unreadable
+from app.image_files import Source, Unreadable, at_hand
 from model.device import cpu_limit
 from model.errors import ModelError
 from model.types import Label
@@ -59,7 +59,7 @@ class Local:
         running = ThreadPoolExecutor(streams, thread_name_prefix="run")
         try:
             # Ahead by what the engine takes while it works: no more, since every image waits in memory.
-            prepared = in_order(reading, self._prepare, sources, size * streams + processors)
+            prepared = in_order(reading, self._prepare, map(at_hand, sources), size * streams + processors)
             for answers in in_order(running, answer, _batches(prepared, size), 2 * streams):
                 yield from answers
         finally:

@@ -72,6 +72,15 @@ class Classes:
             return int(name)
         raise UnknownClass(name, self._nearest(name))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether one class or several are called that."""
+        try:
+            return isinstance(name, str) and self.index_of(name) >= 0
+        except AmbiguousClass:
+            return True
+        except UnknownClass:
+            return False
+
     def _nearest(self, name: str) -> tuple[str, ...]:
         by_word = self._tables[3]
         words = difflib.get_close_matches(_folded(name), by_word, n=NEAREST)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from model.errors import ImageError
 from model.explain import SCALES
+from model.folders import Fault, entries, files_below, is_folder, reason, start
 from model.types import KernelAttention, ModelInfo
 
 ALL = None  # the class of the means over all images: no folder has that name
@@ -49,6 +50,7 @@ class ClassFiles:
 
     name: str
     files: tuple[Path, ...]
+    faults: tuple[Fault, ...] = ()  # folders that cannot be listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,24 @@ def classes_of(folder: Path, *, limit: int | None = None, only: Sequence[str] = 
     Raises:
         ImageError: no folder, no files, or no class of a name.
     """
-    places = _sub_folders(folder) or {folder.resolve().name: folder}
+    if not is_folder(folder):
+        raise ImageError(f"{folder} is no folder")
+    faults: list[Fault] = []
+    try:
+        inside = entries(start(str(folder)), faults)
+    except OSError as error:
+        raise ImageError(f"{folder}: {reason(error)}") from error
+    if faults and not inside:
+        raise ImageError(f"{faults[0][0]}: {faults[0][1]}")
+    found = {each.name: Path(each.path) for each in inside if each.folder is not None and not each.name.startswith(".")}
+    broken = {Path(place).name: Path(place) for place, _ in faults}  # links that lead nowhere: told as classes without files
+    places = {**found, **broken} if found else {folder.resolve().name: folder}
     missing = [name for name in only if name not in places]
     if missing:
         known = ", ".join(list(places)[:20]) + (", ..." if len(places) > 20 else "")
         raise ImageError(f"there is no class {missing[0]!r} in {folder}: the classes are {known}")
-    classes = tuple(ClassFiles(name, _files(path, limit)) for name, path in places.items() if not only or name in only)
-    if not any(each.files for each in classes):
+    classes = tuple(_class(name, path, limit) for name, path in places.items() if not only or name in only)
+    if not any(each.files or each.faults for each in classes):
         raise ImageError(f"{folder} has no files")
     return classes
 
@@ -114,6 +127,8 @@ def study(model: Explains, classes: Sequence[ClassFiles], *, progress: Progress,
         ImageError: not one usable image.
         EngineError: the engine failed.
     """
+    for place, why in (fault for each in classes for fault in each.faults):
+        skipped(Path(place), why)
     tasks = [(each.name, path) for each in classes for path in each.files]
     seen: dict[str, list[NDArray[np.float64]]] = {}
     attention: KernelAttention | None = None
@@ -176,15 +191,23 @@ def _told(class_name: str | None) -> str:
     return f"./{class_name}" if class_name == ALL_NAME else str(class_name)
 
 
-def _files(folder: Path, limit: int | None) -> tuple[Path, ...]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _class(name: str, folder: Path, limit: int | None) -> ClassFiles:
+    faults: list[Fault] = []
+    try:
+        files = sorted(path for path in map(Path, files_below(str(folder), faults)) if _may_be_read(path))
+    except OSError as error:
+        return ClassFiles(name, (), ((str(folder), reason(error)),))
     if limit is not None and len(files) > limit:
         files = sorted(random.Random(0).sample(files, limit))  # noqa: S311 - no secret
-    return tuple(files)
+    return ClassFiles(name, tuple(files), tuple(faults))
+
+
+def _may_be_read(path: Path) -> bool:
+    """Not a pipe or a device, which would be waited for; what cannot be looked at is told when it is read."""
+    try:
+        return path.is_file() or not path.exists()
+    except OSError:
+        return True
 
 
 def _measured(model: Explains, files: Sequence[Path], progress: Progress) -> Iterator[tuple[KernelAttention, ...] | str]:

@@ -164,3 +164,14 @@ def test_a_name_that_could_move_the_cursor_is_told_in_escapes(tmp_path: Path) ->
 
 def test_labels_of_the_fake_are_what_these_tests_count_on() -> None:
     assert [label.name for label in LABELS] == ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
+
+
+@pytest.mark.parametrize("arguments", [["a" * 300 + ".jpg"], ["a.jpg", "--paths-from", "long"]])
+def test_what_is_too_long_is_one_line(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "long").write_text("a.jpg\n" * 1000)
+    monkeypatch.setattr("app.paths.MAX_LIST_BYTES", 5000)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert "a.jpg: File name too long" in line if len(arguments) == 1 else "the list of paths is larger than" in line
+    assert "--paths-from None" not in line

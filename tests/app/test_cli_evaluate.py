@@ -188,3 +188,14 @@ def test_loose_images_are_left_out(tmp_path: Path) -> None:
     result = run("set")
     assert (result.exit_code, result.stderr) == (0, "loose.jpg: left out, in no folder of a class\n")
     assert "11 images of 3 classes" in result.stdout
+
+
+def test_a_class_of_several_folders_is_one(tmp_path: Path) -> None:
+    write(tmp_path / "nest", {"cat/day1": (2, 3), "cat/day2": (2,)})
+    result = run("nest")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "3 images of 1 class\n" in result.stdout
+    (tmp_path / "nest" / "cat" / "day1").rename(tmp_path / "nest" / "cat" / "1")
+    result = run("nest")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the folders 'cat' and '1' in it are both named by a class" in result.stderr

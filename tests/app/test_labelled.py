@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -89,3 +90,66 @@ def test_damaged_encrypted_and_oversized_members_are_unreadable(tmp_path: Path, 
     for source, says in zip(sources, ("damaged in the archive", "encrypted", "larger than"), strict=True):
         with pytest.raises(Unreadable, match=says):
             source.read()
+
+
+def test_a_class_folder_that_is_a_link_counts(tmp_path: Path) -> None:
+    root = in_folder(tmp_path, "cat/1.jpg")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "2.jpg").touch()
+    (root / "dog").symlink_to(tmp_path / "pool")
+    (root / "elk").symlink_to(tmp_path / "gone")
+    found = labelled(str(root))
+    assert {name: [s.name for s in inside] for name, inside in found.folders.items()} == {
+        "cat": [f"{root}/cat/1.jpg"],
+        "dog": [f"{root}/dog/2.jpg"],
+    }
+    assert found.faults == [(f"{root}/elk", "No such file or directory")]
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    root = in_folder(tmp_path, "cat/1.jpg")
+    os.mkfifo(root / "cat" / "2.jpg")
+    with pytest.raises(Unreadable, match="a pipe"):
+        labelled(str(root)).folders["cat"][1].read()
+
+
+def test_a_path_that_the_system_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoImages, match="File name too long"):
+        labelled(str(tmp_path / ("a" * 300)))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    path = in_archive(tmp_path, "cat/1.jpg", "cat/2.jpg")
+    with zipfile.ZipFile(path, "a") as zipped:
+        zipped.writestr("cat/1.jpg", b"the later one")
+    sources = labelled(str(path)).folders["cat"]
+    assert [(s.name, s.read()) for s in sources] == [("cat/1.jpg", b"the later one"), ("cat/2.jpg", b"cat/2.jpg")]
+
+
+def test_a_number_of_any_length_may_be_a_members_name(tmp_path: Path) -> None:
+    names = [f"cat/{'9' * 5000}.jpg", "cat/10.jpg"]
+    assert [s.name for s in labelled(str(in_archive(tmp_path, *names))).folders["cat"]] == names[::-1]
+
+
+def test_a_damaged_member_in_lzma_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as zipped:
+        zipped.writestr("cat/1.jpg", bytes(range(256)) * 40)
+        start = zipped.infolist()[0].header_offset + 30 + len("cat/1.jpg")
+    data = bytearray(path.read_bytes())
+    data[start + 9 : start + 29] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(Unreadable, match="damaged in the archive"):
+        labelled(str(path)).folders["cat"][0].read()
+
+
+def test_a_folder_that_was_stepped_into_may_have_been_the_class(tmp_path: Path) -> None:
+    found = labelled(str(in_folder(tmp_path, "cat/day1/1.jpg", "cat/day2/2.jpg", below="all/")))
+    assert found.stepped == ["all", "cat"]
+    assert found.by({"dog"}) == found.folders
+    (name, inside), *rest = found.by({"cat", "dog"}).items()
+    assert (name, len(inside), rest) == ("cat", 2, [])
+    for classes in ({"cat", "day2"}, {"all", "cat"}):
+        with pytest.raises(NoImages, match="are both named by a class"):
+            found.by(classes)

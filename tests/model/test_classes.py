@@ -75,3 +75,11 @@ def test_case_counts_where_only_it_tells_labels_apart() -> None:
     assert (classes.index_of("US"), classes.index_of("us")) == (0, 1)
     with pytest.raises(AmbiguousClass):
         classes.index_of("Us")
+
+
+def test_a_name_of_one_class_or_several_is_in() -> None:
+    assert "goldfish" in IMAGENET
+    assert "crane" in IMAGENET
+    assert "12" in IMAGENET
+    assert "golfish" not in IMAGENET
+    assert 12 not in IMAGENET

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,43 @@ def test_classes_are_sub_folders_or_the_folder_itself(folder: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="has no files"):
         classes_of(tmp_path / "empty")
+
+
+def test_folders_are_looked_into_however_linked_and_deep(folder: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "pool" / "9.png", 9)
+    (folder / "bees" / "more").symlink_to(tmp_path / "pool")
+    (folder / "bees" / "round").symlink_to(folder)
+    (folder / "wasps").symlink_to(tmp_path / "gone")
+    os.mkfifo(folder / "ants" / "pipe")
+    place = folder / "ants"
+    for _ in range(1100):
+        place = place / "d"
+        place.mkdir()
+    (place / "deep").write_bytes(b"\4")
+    ants, bees, wasps = classes_of(folder)
+    assert [path.name for path in ants.files] == ["0.png", "1.png", "2.png", "deep"]
+    names = [path.relative_to(folder).as_posix() for path in bees.files]
+    assert names == ["bees/deep/3.png", "bees/more/9.png", "bees/notes.txt"]
+        "bees/deep/3.png",
+        "bees/more/9.png",
+        "bees/notes.txt",
+    ]
+    assert (wasps.files, wasps.faults) == ((), ((f"{folder}/wasps", "No such file or directory"),))
+    told: list[tuple[Path, str]] = []
+    study(FakeModel(), [wasps, bees], progress=every, skipped=lambda path, why: told.append((path, why)))
+    assert told[0] == (folder / "wasps", "No such file or directory")
+
+
+def test_a_folder_that_cannot_be_looked_at_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match="is no folder"):
+        classes_of(tmp_path / ("a" * 300))
+
+    def scandir(path: str) -> object:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # a test that runs as root may list everything
+    with pytest.raises(ImageError, match="Permission denied"):
+        classes_of(tmp_path)
 
 
 def made_up(classes: int, *, names: Sequence[str] = ("SK_2_1", "SK_2_2", "SK_3_1", "SK_4_1"), comparable: bool = True) -> Study:

@@ -22,6 +22,7 @@ LAYERS: dict[str, dict[str, float]] = {
     "model": {
         "": -1,
         "errors": 0,
+        "folders": 0,
         "memory": 0,
         "types": 0,
         "jpeg": 0.5,
