@@ -36,16 +36,21 @@ def backend(server: str | None, key_file: str | None, flags: dict[str, Any]) -> 
     Raises:
         click.UsageError: flags that contradict each other, or a key that cannot be used.
     """
+    check(server, key_file, flags)
     if server is None:
-        if key_file is not None:
-            raise click.UsageError("--key-file is for a service: give --server as well")
         settings = settings_from(flags)
         return lambda: _here(settings)
-    given = [flag(name) for name in MODEL_FIELDS if flags.get(name) is not None]
-    if given:
-        raise click.UsageError(f"{given[0]} is about a model loaded here; with --server the service has its own")
     key = service_key(key_file)
     return lambda: _there(server, key)
+
+
+def check(server: str | None, key_file: str | None, flags: dict[str, Any]) -> None:
+    """Raises UsageError for flags of `backend_flags` that contradict each other."""
+    if server is None and key_file is not None:
+        raise click.UsageError("--key-file is for a service: give --server as well")
+    given = [flag(name) for name in MODEL_FIELDS if flags.get(name) is not None]
+    if server is not None and given:
+        raise click.UsageError(f"{given[0]} is about a model loaded here; with --server the service has its own")
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.backends import backend_flags, service_key
+from app.backends import backend_flags, check, service_key
 from app.cli_study import form_of, write
-from app.settings import flag
+from app.image_files import Unreadable, read_file
 from app.terminal import settings_from, table
 
 if TYPE_CHECKING:
@@ -44,15 +44,17 @@ def explain(
     **flags: Any,
 ) -> None:
     """Say why an image is classified as it is: the kernels that each unit chose, and where a class was seen."""
-    _check(server, key_file, figure, flags)
+    form = None if figure is None else form_of(figure)
+    check(server, key_file, flags)
+    if server is not None and form not in (None, "png"):
+        raise click.UsageError(f"a service draws .png only, not .{form}")
     settings = settings_from({**flags, "top_k": top_k})
     from app.explainers import NotExplained, Wanted, here
 
     try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise click.ClickException(f"{image}: {error.strerror}") from None
-    form = None if figure is None else form_of(figure)
+        data = read_file(str(image))
+    except Unreadable as error:
+        raise click.ClickException(f"{image}: {error}") from None
     wanted = Wanted(None if top_k is None else settings.top_k, class_name, form, overlay is not None)
     try:
         told = here(settings, data, wanted) if server is None else _there(server, key_file, data, wanted)
@@ -62,18 +64,6 @@ def explain(
         if path is not None:
             write(path, picture)
     click.echo(told.answer.model_dump_json() if as_json else as_text(image, told.answer))
-
-
-def _check(server: str | None, key_file: str | None, figure: Path | None, flags: dict[str, Any]) -> None:
-    """Refuse flags that contradict each other, before anything is loaded."""
-    form = form_of(figure)
-    given = [name for name, value in flags.items() if value is not None]
-    if server is None and key_file is not None:
-        raise click.UsageError("--key-file is for a service: give --server as well")
-    if server is not None and given:
-        raise click.UsageError(f"{flag(given[0])} is about a model loaded here; with --server the service has its own")
-    if server is not None and form != "png":
-        raise click.UsageError(f"a service draws .png only, not .{form}")
 
 
 def _there(server: str, key_file: str | None, data: bytes, wanted: Wanted) -> Told:

@@ -38,7 +38,7 @@ from app.client_errors import (
     Unreachable,
     UnusableImage,
 )
-from app.client_failures import Answer, failure_of, no_answer
+from app.client_failures import BROKEN_OFF, Answer, failure_of, keep_here, no_answer
 from app.client_images import ImageLike, encoded
 from app.client_order import in_order
 from app.client_progress import Progress, shown
@@ -78,7 +78,8 @@ class Client:
         trust_env: bool = False,
     ) -> None:
         self._service = wire.Service(base_url, key, timeout_s, retries, concurrency)
-        self._http = httpx.Client(transport=transport, trust_env=trust_env, limits=wire.LIMITS)
+        hooks = {"response": [keep_here]}
+        self._http = httpx.Client(transport=transport, trust_env=trust_env, limits=wire.LIMITS, event_hooks=hooks)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._service.address!r})"
@@ -221,7 +222,7 @@ class Client:
             try:
                 answer = self._ask(call, tries)
                 failure = failure_of(answer)
-            except (httpx.RequestError, TimeoutError) as error:
+            except BROKEN_OFF as error:
                 failure = no_answer(error, self._service.address, tries.timeout_s)
             if failure is None:
                 return call.read(answer)

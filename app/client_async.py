@@ -12,7 +12,7 @@ import httpx
 
 from app import client_wire as wire
 from app.client_errors import ClientError, NotReady
-from app.client_failures import Answer, failure_of, no_answer
+from app.client_failures import BROKEN_OFF, Answer, failure_of, keep_here, no_answer
 from app.client_images import ImageLike, encoded
 from app.client_order import in_order_async
 from app.client_progress import Progress, shown
@@ -38,7 +38,8 @@ class AsyncClient:
         trust_env: bool = False,
     ) -> None:
         self._service = wire.Service(base_url, key, timeout_s, retries, concurrency)
-        self._http = httpx.AsyncClient(transport=transport, trust_env=trust_env, limits=wire.LIMITS)
+        hooks = {"response": [_keep_here]}
+        self._http = httpx.AsyncClient(transport=transport, trust_env=trust_env, limits=wire.LIMITS, event_hooks=hooks)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._service.address!r})"
@@ -146,7 +147,7 @@ class AsyncClient:
             try:
                 answer = await self._ask(call, tries)
                 failure = failure_of(answer)
-            except (httpx.RequestError, TimeoutError) as error:
+            except BROKEN_OFF as error:
                 failure = no_answer(error, self._service.address, tries.timeout_s)
             if failure is None:
                 return call.read(answer)
@@ -159,6 +160,10 @@ class AsyncClient:
         async with asyncio.timeout(left_s):
             response = await self._http.send(self._service.request(call, left_s))
         return Answer(response.status_code, response.headers, response.content)
+
+
+async def _keep_here(response: httpx.Response) -> None:
+    keep_here(response)
 
 
 async def _encoded(image: ImageLike) -> bytes:

@@ -41,6 +41,9 @@ BY_STATUS: dict[int, type[errors.ProblemError]] = {
     504: errors.DeadlineProblem,
 }
 _NAMED = {"type", "title", "status", "detail", "instance", "parameter", "limit", "value", "allowed", "reasons"}
+# What httpx raises of an exchange. Not all of it is an HTTPError: a redirect to no address, for one.
+BROKEN_OFF = (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError, TimeoutError)
+_LEADS_TO = "x-leads-to"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -53,12 +56,21 @@ class Answer:
     body: bytes
 
 
+def keep_here(response: httpx.Response) -> None:
+    """Put the target of a redirect aside, for `failure_of` to tell.
+
+    httpx reads it even where it follows none, and fails on one such as `javascript:`: that would hide what was answered.
+    """
+    if response.has_redirect_location:
+        response.headers[_LEADS_TO] = response.headers.pop("location")
+
+
 def failure_of(answer: Answer) -> errors.ClientError | None:
     """The error that an answer means, None for a success."""
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return None
     if answer.status < HTTPStatus.BAD_REQUEST:
-        target = answer.headers.get("location", "").partition("?")[0][:200]
+        target = (answer.headers.get("location") or answer.headers.get(_LEADS_TO, "")).partition("?")[0][:200]
         return errors.UnexpectedAnswer(
             f"the answer leads elsewhere ({target!r}), which is not followed; give the service's own address"
         )
@@ -67,12 +79,14 @@ def failure_of(answer: Answer) -> errors.ClientError | None:
     return _problem(kind, answer, document)
 
 
-def no_answer(error: httpx.RequestError | TimeoutError, address: str, timeout_s: float) -> errors.ClientError:
-    """The error that it means that an exchange broke off."""
+def no_answer(error: Exception, address: str, timeout_s: float) -> errors.ClientError:
+    """The error that one of `BROKEN_OFF` means."""
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return errors.DeadlinePassed(f"no answer from {address} within {timeout_s:g} s")
     if isinstance(error, httpx.DecodingError):
-        return errors.UnexpectedAnswer(f"the answer from {address} cannot be read: {error}")
+        return errors.UnexpectedAnswer(f"the answer from {address} cannot be read: {_one_line(str(error))}")
+    if not isinstance(error, httpx.RequestError):
+        return errors.UnexpectedAnswer(f"the exchange with {address} broke off: {_one_line(str(error)) or type(error).__name__}")
     failure = errors.Unreachable(f"no answer from {address}: {_reason(error)}")
     failure.sent = not isinstance(error, _NOT_SENT)
     failure.temporary = not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 from app.answers import Answer, Gone
 from app.client import Client
-from app.client_errors import ClientError, NotAllowed, NotFound, Unauthorised, UnexpectedAnswer, Unreachable
+from app.client_errors import ClientError, NotAllowed, NotFound, Unauthorised, UnexpectedAnswer, Unreachable, UnusableImage
 from app.client_results import Classification, ModelDocument
 from app.image_files import Source, Unreadable
 from model.types import ImageInfo, KernelAttention, Label, Prediction, UnitAttention
@@ -63,29 +62,31 @@ class Remote:
 
     def classify(self, sources: Iterable[Source], *, k: int, attention: bool = False) -> Generator[Answer]:
         """As `Backend.classify`. A failure that concerns one image is its answer; one that concerns all of them is `Gone`."""
-        begun: deque[tuple[str, str | None]] = deque()  # (name, why it was not sent), in order
-
-        def images() -> Iterator[bytes]:
-            for source in sources:
-                try:
-                    data = source.read()
-                    why = None if data else "the image is empty: 0 bytes"
-                except Unreadable as error:
-                    data, why = b"", str(error)
-                begun.append((source.name, why))
-                if why is None:
-                    yield data
-
-        def not_sent() -> Iterator[Answer]:
-            while begun and begun[0][1] is not None:
-                name, why = begun.popleft()
-                yield Answer(name, error=why)
-
         k = min(k, len(self._model.labels))
-        for _, found in self._client.iter_classify(images(), top_k=k, explain=attention):
-            yield from not_sent()
-            yield _answer(begun.popleft()[0], found)
-        yield from not_sent()
+        for image, found in self._client.iter_classify(map(_AtItsTurn, sources), top_k=k, explain=attention):
+            yield _answer(image.name, found)
+
+
+class _AtItsTurn:
+    """An image for the client, which takes many ahead: none is in memory before it is sent."""
+
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
+        self._source = source
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            UnusableImage: there is nothing to send; the text does not name it.
+        """
+        try:
+            data, why = self._source.read(), "the image is empty: 0 bytes"
+        except Unreadable as error:
+            data, why = b"", str(error)
+        if not data:
+            raise UnusableImage(why)  # outside, so that it holds on to nothing of the other
+        return data
 
 
 def _answer(name: str, found: Classification | ClientError) -> Answer:

@@ -233,6 +233,21 @@ async def test_a_key_comes_out_of_a_file_and_is_never_shown(image: Path, monkeyp
             assert "key-of-16" not in result.output
 
 
+async def test_or_the_environment_holds_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKNET_CLIENT_KEY", "a-key-of-16-chars-or-more")
+    async with a_service(monkeypatch, api_keys="me:predict:a-key-of-16-chars-or-more") as there:
+        assert (await there(str(image))).exit_code == 0
+
+
+def test_what_is_no_photograph_by_its_size_is_not_read(tmp_path: Path, fake: FakeModel) -> None:
+    film = tmp_path / "film.jpg"
+    with film.open("wb") as file:
+        file.truncate(100_000_001)  # of holes
+    result = run(str(film))
+    assert (result.exit_code, result.stderr) == (1, f"Error: {film}: larger than 100 MB\n")
+    assert fake.prepared == []
+
+
 def test_nobody_there_is_one_line(image: Path) -> None:
     result = run(str(image), "--server", "http://127.0.0.1:9")
     assert result.exit_code == 1

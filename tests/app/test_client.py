@@ -309,6 +309,29 @@ async def test_a_key_goes_nowhere_else(kind: Kind) -> None:
 
 
 @both
+@pytest.mark.parametrize("target", ["javascript:alert(1)", "http://[bad", "http://a:99999999/", "//", "mailto:x@y", "http:///"])
+async def test_a_redirect_to_no_address_is_an_error_in_its_place(kind: Kind, target: str) -> None:
+    def odd(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": target}) if request.content == b"odd" else answer()
+
+    script = Script([odd])
+    async with asking(kind, script) as ask:
+        found = await ask("classify_many", [IMAGE, b"odd", IMAGE])
+    assert [type(each) for each in found] == [Classification, UnexpectedAnswer, Classification]
+    assert repr(target) in str(found[1])
+    assert len(script.requests) == 3  # it was sent once
+
+
+@both
+@pytest.mark.parametrize("raised", [httpx.InvalidURL("odd"), httpx.CookieConflict("odd"), httpx.StreamError("odd")])
+async def test_whatever_httpx_raises_is_an_error_in_its_place(kind: Kind, raised: Exception) -> None:
+    async with asking(kind, Script([raised, answer()])) as ask:
+        found = await ask("classify_many", [IMAGE, IMAGE], concurrency=1)
+    assert [type(each) for each in found] == [UnexpectedAnswer, Classification]
+    assert str(found[0]) == f"the exchange with {ADDRESS} broke off: odd"
+
+
+@both
 async def test_readiness_is_asked_once_and_a_no_is_no_error(kind: Kind) -> None:
     busy = httpx.Response(503, json={"ready": False, "reasons": ["the model is loading"]}, headers={"Retry-After": "1"})
     script = Script([busy])

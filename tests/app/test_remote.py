@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from app import remote
 from app.answers import Answer, Gone
 from app.client import Client
+from app.client_order import AHEAD
 from app.image_files import Source, Unreadable
 from app.main import create_app
 from app.remote import Remote
@@ -21,6 +23,7 @@ from tests.fakes import LABELS
 
 Handler = Callable[[httpx.Request], httpx.Response]
 URL = "http://service.test"
+AT_ONCE = 8  # as a `Client` does without being told
 
 
 @pytest.fixture
@@ -94,6 +97,39 @@ def test_order_errors_and_what_was_not_sent(monkeypatch: pytest.MonkeyPatch, mod
         "3": "the image is empty: 0 bytes",
     }
     assert all(answer.predictions[0].index == int(answer.name) % 7 for answer in found if answer.error is None)
+
+
+def test_no_more_images_are_in_memory_than_are_under_way(monkeypatch: pytest.MonkeyPatch, models: bytes) -> None:
+    """None is answered before `AT_ONCE` were sent, and by then no other was read."""
+    lock, read, sent = threading.Lock(), [], threading.Semaphore(0)
+    full, counts = threading.Event(), []
+
+    def classify(request: httpx.Request) -> httpx.Response:
+        sent.release()
+        assert full.wait(20)
+        return ranking(request)
+
+    def reader(name: str) -> bytes:
+        with lock:
+            read.append(name)
+        return b"\1"
+
+    def images() -> Iterator[Source]:
+        """Looks at what was read when so many were taken that the client must have stopped to wait."""
+        for i in range(AT_ONCE * AHEAD):
+            if i == AT_ONCE * AHEAD - 1:
+                for _ in range(AT_ONCE):
+                    assert sent.acquire(timeout=20)
+                counts.append(len(read))
+                full.set()
+            yield Source(str(i), reader)
+
+    talking_to(monkeypatch, service(models, classify))
+    with Remote(URL, None) as backend:
+        found = list(backend.classify(images(), k=1))
+    assert counts == [AT_ONCE]
+    assert [answer.name for answer in found] == [str(i) for i in range(AT_ONCE * AHEAD)]
+    assert not any(answer.error for answer in found)
 
 
 def test_what_is_asked_and_what_comes_back(monkeypatch: pytest.MonkeyPatch, models: bytes) -> None:
