@@ -365,7 +365,8 @@ class Flood(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._most = most
 
     def __iter__(self) -> Iterator[bytes]:
-        for self.taken in range(1, self._most + 1):
+        while self.taken < self._most:
+            self.taken += 1
             yield bytes(1 << 20)
 
     async def __aiter__(self) -> Any:
