@@ -12,7 +12,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,11 +24,15 @@ from app.cli_keys import keys
 from app.cli_models import calibrate, export
 from app.cli_study import study
 from app.exposure import warnings_of
+from app.image_files import Unreadable, read_file
 from app.keys import Keys
 from app.program import Program
 from app.settings import Settings, SettingsError, unknown_variables
 from app.terminal import MODEL_FIELDS, setting_flags, settings_from, table
 from model.errors import ModelError
+
+if TYPE_CHECKING:
+    from app.client_results import Readiness
 
 logger = logging.getLogger("sknet.cli")
 
@@ -117,24 +121,37 @@ def models(as_json: bool) -> None:
 
 @main.command()
 @click.option("--url", default=None, metavar="URL", help="Address of the service; by default the one the settings name.")
-@click.option("--timeout-s", default=3.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option(
+    "--timeout-s",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0, 86_400, min_open=True),
+    help="Seconds to wait for the answer.",
+)
 def health(url: str | None, timeout_s: float) -> None:
     """Ask a running service whether it is ready; exit 0 if it is."""
-    import httpx
+    import asyncio
+
+    from app.client_async import AsyncClient
+    from app.client_errors import ClientError
 
     if url is None:
         settings = settings_from({})
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
         url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+    async def ask(address: str) -> Readiness:
+        # Not by `Client`: only here the time is that of the whole answer. No proxy of the environment, by default: the question
+        # is about this machine.
+        async with AsyncClient(address, timeout_s=timeout_s) as client:
+            return await client.ready()
+
     try:
-        # No proxy of the environment: the question is about this machine.
-        with httpx.Client(timeout=timeout_s, trust_env=False) as client:
-            answer = client.get(f"{url.rstrip('/')}/readyz")
-            reasons = answer.json()["reasons"]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        ready = asyncio.run(ask(url))
+    except (ClientError, ValueError):
         raise click.ClickException(f"no SKNet service answers at {url}") from None
-    if not answer.is_success:
-        raise click.ClickException("not ready: " + "; ".join(reasons))
+    if not ready:
+        raise click.ClickException("not ready: " + "; ".join(ready.reasons))
     click.echo("ready")
 
 
@@ -155,12 +172,19 @@ def bench(images: tuple[Path, ...], seconds: float, connections: str, **flags: A
     from app.main import load_model
 
     try:
-        data = [path.read_bytes() for path in images]
+        data = [_image(path) for path in images]
         result = measure(settings, load_model, data, seconds, counts, lambda line: click.echo(line, err=True))
     except (ModelError, ServiceError, LoadError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo("\n\n".join(result.text))
     click.echo(json.dumps(result.figures))
+
+
+def _image(path: Path) -> bytes:
+    try:
+        return read_file(str(path))
+    except Unreadable as error:
+        raise click.ClickException(f"{path}: {error}") from None
 
 
 @main.command()

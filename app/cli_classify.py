@@ -13,7 +13,7 @@ import click
 
 from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, say_fault, settings_from
+from app.terminal import output_to, say_fault, settings_from, spare
 
 if TYPE_CHECKING:
     from app.image_files import Source
@@ -77,8 +77,11 @@ def classify(
     if explain and not as_json:
         raise click.UsageError("--explain is told in JSON: give --json as well")
     k = settings_from({"top_k": top_k}).top_k
+    if key_file == "-" and "-" in (*paths, paths_from):
+        raise click.UsageError("--key-file -: standard input is " + ("the list" if paths_from == "-" else "an image"))
     start = backend(server, key_file, flags)
     found = _found(paths, paths_from, nul=nul)
+    spare(output, [source.name for source in found.sources] + ([paths_from] if paths_from is not None else []))
     with ExitStack() as stack:
         form = _form(found, min_score, as_json=as_json, as_csv=as_csv, to_file=output is not None)
         model = stack.enter_context(start())
@@ -110,13 +113,18 @@ def _found(paths: tuple[str, ...], paths_from: str | None, *, nul: bool) -> Foun
         raise click.UsageError("- is an image on standard input, which is " + ("the list" if paths_from else "a terminal"))
     try:
         found = find(paths)
-        if paths_from is not None:
-            with click.open_file(paths_from, "rb") as file:
-                found.sources.extend(listed(file, nul=nul))
     except NoImages as error:
         raise WrongCall(str(error)) from None
-    except OSError as error:
-        raise WrongCall(f"--paths-from {paths_from}: {error.strerror}") from None
+    except OSError as error:  # a name that is too long, say
+        raise WrongCall(f"{error.filename}: {error.strerror}") from None
+    if paths_from is not None:
+        try:
+            with click.open_file(paths_from, "rb") as file:
+                found.sources.extend(listed(file, nul=nul))
+        except NoImages as error:
+            raise WrongCall(str(error)) from None
+        except OSError as error:
+            raise WrongCall(f"--paths-from {paths_from}: {error.strerror}") from None
     if not found.sources and not found.faults:
         raise WrongCall(f"--paths-from {paths_from}: there are no paths in it")
     try:

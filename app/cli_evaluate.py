@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ import click
 
 from app.backends import answers, backend, backend_flags
 from app.program import WrongCall
-from app.terminal import output_to, say, say_fault
+from app.tables import shown
+from app.terminal import output_to, say, say_fault, spare
 
 if TYPE_CHECKING:
     from app.image_files import Source
@@ -57,6 +58,8 @@ def evaluate(
     _check_picture(confusion)
     start = backend(server, key_file, flags)
     found = _labelled(images)
+    for file, option in ((output, "--output"), (confusion, "--confusion")):
+        spare(file, _files(images, found), option)
     from app import evaluations
     from model.evaluate import Evaluation
 
@@ -118,6 +121,13 @@ def _labelled(images: str) -> Labelled:
     return found
 
 
+def _files(images: str, found: Labelled) -> Iterator[str]:
+    """What is read, that an output could destroy: the members of an archive are no files."""
+    yield images
+    if not Path(images).is_file():
+        yield from (source.name for inside in found.folders.values() for source in inside)
+
+
 def _classes(found: Labelled, labels: Sequence[Label], *, skip_unknown: bool) -> tuple[list[int], list[Source], list[str]]:
     """(the class of each image, the images, folders that were left out).
 
@@ -157,4 +167,4 @@ def _draw(path: Path, counts: Evaluation, labels: Sequence[Label], title: str) -
     from model.confusion import draw
 
     path.write_bytes(draw(*counts.confusion(), labels, title, path.suffix.lower().removeprefix(".")))
-    say(f"drawn: {path}", err=True)
+    say(f"drawn: {shown(str(path))}", err=True)

@@ -11,7 +11,8 @@ import click
 from app.backends import backend_flags, check, service_key
 from app.cli_study import form_of, write
 from app.image_files import Unreadable, read_file
-from app.terminal import settings_from, table
+from app.tables import shown
+from app.terminal import settings_from, spare, table
 
 if TYPE_CHECKING:
     from app.explainers import Told, Wanted
@@ -49,6 +50,8 @@ def explain(
     if server is not None and form not in (None, "png"):
         raise click.UsageError(f"a service draws .png only, not .{form}")
     settings = settings_from({**flags, "top_k": top_k})
+    for path, option in ((figure, "--figure"), (overlay, "--overlay")):
+        spare(path, [image], option)
     from app.explainers import NotExplained, Wanted, here
 
     try:
@@ -78,23 +81,23 @@ def _there(server: str, key_file: str | None, data: bytes, wanted: Wanted) -> To
 
 
 def as_text(image: Path, answer: ExplainAnswer) -> str:
-    """The whole answer for people, in plain characters."""
+    """The whole answer for people, in plain characters: nothing in it moves the cursor of a terminal."""
     what, activation = answer.image, answer.class_activation
-    ranking = [(f"{each.label}", f"{each.score:.4f}", "=" * round(20 * each.score)) for each in answer.predictions]
+    ranking = [(shown(each.label), f"{each.score:.4f}", "=" * round(20 * each.score)) for each in answer.predictions]
     mean = activation.logit - activation.bias
     said = "comparable to the paper" if answer.comparable_to_paper else "NOT comparable to the paper"
     return "\n".join(
         (
-            f"{image}: {what.width} x {what.height} {what.format}, {answer.model.variant}",
+            shown(f"{image}: {what.width} x {what.height} {what.format}, {answer.model.variant}"),
             "",
             table(ranking, widths=(24, 6)),
             "",
-            f"evidence for {activation.label}: logit {activation.logit:.4f} = mean of its map {mean:.4f} "
+            f"evidence for {shown(activation.label)}: logit {activation.logit:.4f} = mean of its map {mean:.4f} "
             f"{'+' if activation.bias >= 0 else '-'} bias {abs(activation.bias):.4f}",
             "",
             attention_table(answer.scale_sweep),
             "",
-            f"{said}: {answer.comparable_reason}",
+            f"{said}: {shown(answer.comparable_reason)}",
         )
     )
 
@@ -112,7 +115,7 @@ def attention_table(scales: Sequence[ScaleJson]) -> str:
     for line in lines:
         numbers = [f"{unit.attention_difference:+.4f}" for unit in line]
         more = (f"{line[0].mean_kernel_size:.3f}",) if many else ()
-        rows.append((line[0].unit, *numbers, bar(line[0].attention_difference / limit), *more))
+        rows.append((shown(line[0].unit), *numbers, bar(line[0].attention_difference / limit), *more))
     return f"share of {sizes[-1]}x{sizes[-1]} less {sizes[0]}x{sizes[0]}, with the centre enlarged\n{table(rows)}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.terminal import progress, say, setting_flags, settings_from, table
+from app.terminal import progress, say_fault, setting_flags, settings_from, table
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def calibrate(images: Path, count: int, as_json: bool, **flags: Any) -> None:
     settings = settings_from(flags)
 
     def skipped(path: Path, reason: str) -> None:
-        say(f"{path}: skipped: {reason}", err=True)
+        say_fault(str(path), f"skipped: {reason}")
 
     try:
         made = make(_request(settings), images, most=count, progress=progress, skipped=skipped)

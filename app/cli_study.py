@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.terminal import MODEL_FIELDS, progress, say, setting_flags, settings_from, table
+from app.terminal import MODEL_FIELDS, progress, say_fault, setting_flags, settings_from, spare, table
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def study(images: Path, csv_file: Path | None, figure: Path | None, limit: int |
     from model import study as studies
 
     def skipped(path: Path, reason: str) -> None:
-        say(f"{path}: skipped: {reason}", err=True)
+        say_fault(str(path), f"skipped: {reason}")
 
     try:
         if figure is not None:
@@ -49,6 +49,8 @@ def study(images: Path, csv_file: Path | None, figure: Path | None, limit: int |
         found = studies.classes_of(images, limit=limit, only=only)
         if beside := studies.outside(images):
             say(f"{images}: {beside} file{'s' * (beside != 1)} beside its folders left out, in no class", err=True)
+        for file, option in ((csv_file, "--csv"), (figure, "--figure")):
+            spare(file, (path for each in found for path in each.files), option)
         model = load_model(settings)
         try:
             result = studies.study(model, found, progress=progress, skipped=skipped)

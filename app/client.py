@@ -38,7 +38,7 @@ from app.client_errors import (
     Unreachable,
     UnusableImage,
 )
-from app.client_failures import BROKEN_OFF, Answer, failure_of, keep_here, no_answer
+from app.client_failures import BROKEN_OFF, Answer, failure_of, hold, keep_here, no_answer
 from app.client_images import ImageLike, encoded
 from app.client_order import in_order
 from app.client_progress import Progress, shown
@@ -238,6 +238,7 @@ class Client:
             body = bytearray()
             for piece in response.iter_bytes():
                 body += piece
+                hold(len(body), call.most_bytes, self._service.address)
                 if not tries.left_s:
                     raise TimeoutError("the deadline passed while the answer came")
             return Answer(response.status_code, response.headers, bytes(body))

@@ -12,7 +12,7 @@ import httpx
 
 from app import client_wire as wire
 from app.client_errors import ClientError, NotReady
-from app.client_failures import BROKEN_OFF, Answer, failure_of, keep_here, no_answer
+from app.client_failures import BROKEN_OFF, Answer, failure_of, hold, keep_here, no_answer
 from app.client_images import ImageLike, encoded
 from app.client_order import in_order_async
 from app.client_progress import Progress, shown
@@ -158,8 +158,15 @@ class AsyncClient:
         """One try. httpx bounds each write and read, not all of them together."""
         left_s = tries.begin()
         async with asyncio.timeout(left_s):
-            response = await self._http.send(self._service.request(call, left_s))
-        return Answer(response.status_code, response.headers, response.content)
+            response = await self._http.send(self._service.request(call, left_s), stream=True)
+            try:
+                body = bytearray()
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    hold(len(body), call.most_bytes, self._service.address)
+            finally:
+                await response.aclose()
+        return Answer(response.status_code, response.headers, bytes(body))
 
 
 async def _keep_here(response: httpx.Response) -> None:

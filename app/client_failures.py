@@ -65,6 +65,12 @@ def keep_here(response: httpx.Response) -> None:
         response.headers[_LEADS_TO] = response.headers.pop("location")
 
 
+def hold(size: int, most: int, address: str) -> None:
+    """Raises UnexpectedAnswer where an answer has more bytes than what is asked there can have: no memory is filled with it."""
+    if size > most:
+        raise errors.UnexpectedAnswer(f"the answer from {address} is larger than {most // 1_000_000} MB")
+
+
 def failure_of(answer: Answer) -> errors.ClientError | None:
     """The error that an answer means, None for a success."""
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
@@ -135,7 +141,9 @@ def _texts(document: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:1000]
+    line = " ".join(text.split())[:1000]
+    # Most of these texts end on a terminal: a service shall not move its cursor.
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

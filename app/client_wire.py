@@ -27,6 +27,8 @@ T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _KEY = re.compile(r"[\x21-\x7e]+")  # what a header can hold; which of them are keys the service decides
 PNG = "image/png"
+MOST_BYTES = 32_000_000  # of an answer, unpacked: the labels of a hundred thousand classes have room
+MOST_PICTURE_BYTES = 512_000_000  # of a picture: what the service takes at most is 150 MB of pixels by default
 # Shorter than the service keeps an idle connection, so that no request meets one that is just being closed. How many there are
 # is bounded by who asks.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=3.0)
@@ -45,6 +47,7 @@ class Call(Generic[T]):
     content: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     idempotent: bool = True
+    most_bytes: int = MOST_BYTES
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -138,7 +141,7 @@ def explanation(data: bytes, *, class_index: int | None = None, top_k: int | Non
 def picture(data: bytes, *, class_index: int | None = None, top_k: int | None = None, overlay: bool = False) -> Call[bytes]:
     """`POST /explain` as a PNG: the figure, or the image with the activation map over it."""
     asked = {"class_index": class_index, "top_k": top_k, "picture": "overlay" if overlay else None}
-    return _image("/explain", data, asked, _png, accept=PNG)
+    return _image("/explain", data, asked, _png, accept=PNG, most_bytes=MOST_PICTURE_BYTES)
 
 
 def models() -> Call[list[ModelDocument]]:
@@ -184,11 +187,17 @@ def _path(name: str) -> str:
 
 
 def _image(
-    path: str, data: bytes, asked: Mapping[str, object], read: Callable[[Answer], T], accept: str = "application/json"
+    path: str,
+    data: bytes,
+    asked: Mapping[str, object],
+    read: Callable[[Answer], T],
+    *,
+    accept: str = "application/json",
+    most_bytes: int = MOST_BYTES,
 ) -> Call[T]:
     headers = {"Content-Type": "application/octet-stream", "Accept": accept}
     params = {name: str(value) for name, value in asked.items() if value is not None}
-    return Call("POST", path, read, params, data, headers)
+    return Call("POST", path, read, params, data, headers, most_bytes=most_bytes)
 
 
 def _parse(shape: type[ModelT], answer: Answer) -> ModelT:

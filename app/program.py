@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from app.tables import shown
 from model.errors import ModelError
 
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells count
@@ -28,6 +29,7 @@ class Program(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's, but nothing at all is a question, not a mistake."""
+        _open_what_is_closed()
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
@@ -51,12 +53,33 @@ class Program(click.Group):
             ctx.exit()
         except ModelError as error:
             raise click.ClickException(_one_line(str(error))) from None
+        except click.ClickException as error:
+            raise _printable(error) from None
         except OSError as error:
             raise click.ClickException(_of_system(error)) from None
         except MemoryError:
             raise click.ClickException("there is not enough memory") from None
         else:
             return value
+
+
+def _printable(error: click.ClickException) -> click.ClickException:
+    """The same with a text for any terminal: it may hold the name of a file, or what a service says."""
+    kind = WrongCall if error.exit_code == WrongCall.exit_code else click.ClickException
+    return kind(_one_line(error.format_message()))
+
+
+def _open_what_is_closed() -> None:
+    """A stream that the caller has closed (`2>&-`) is None here, and its number would go to the next file that is opened: from
+    now on it is one that holds nothing.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
 
 
 def _brief(error: click.UsageError) -> WrongCall:
@@ -77,8 +100,9 @@ def _write_nowhere() -> None:
 
 def _of_system(error: OSError) -> str:
     reason = error.strerror or _one_line(str(error)) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename is not None else reason
+    return _one_line(f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason)
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Of what can be printed: no text moves the cursor of a terminal."""
+    return shown(" ".join(text.split()))

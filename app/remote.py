@@ -61,10 +61,14 @@ class Remote:
         return {"checkpoint": model.checkpoint, "variant": model.variant, "digest": model.digest, "runs": runs}
 
     def classify(self, sources: Iterable[Source], *, k: int, attention: bool = False) -> Generator[Answer]:
-        """As `Backend.classify`. A failure that concerns one image is its answer; one that concerns all of them is `Gone`."""
+        """As `Backend.classify`. A failure that concerns one image is its answer; one that concerns all of them is `Gone`;
+        so is another model in the place of the one that was asked about."""
         k = min(k, len(self._model.labels))
         for image, found in self._client.iter_classify(map(_AtItsTurn, sources), top_k=k, explain=attention):
-            yield _answer(image.name, found)
+            answer = _answer(image.name, found)
+            if isinstance(found, Classification) and found.model.digest != self._model.digest:
+                raise Gone(f"the service at {self._server} serves another model now")  # whose classes may be others
+            yield answer
 
 
 class _AtItsTurn:

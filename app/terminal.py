@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
@@ -92,8 +93,8 @@ def _counted(items: Iterable[T], prefix: str, total: int | None) -> Iterable[T]:
 
 
 def say_fault(name: str, why: str) -> None:
-    """Tell on standard error what is the matter with a file, whatever letters its name has."""
-    say(f"{shown(name)}: {why}", err=True)
+    """Tell on standard error what is the matter with a file, whatever letters its name has, and whoever says it."""
+    say(f"{shown(name)}: {shown(' '.join(why.split()))}", err=True)
 
 
 def say(line: str, *, err: bool = False, end: str = "\n") -> None:
@@ -101,6 +102,25 @@ def say(line: str, *, err: bool = False, end: str = "\n") -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr if err else sys.stdout, end=end)
+
+
+def spare(output: str | Path | None, sources: Iterable[str | Path], option: str = "--output") -> None:
+    """Keep what is written from taking the place of what is read, by whatever name and link.
+
+    Raises:
+        click.BadParameter: the output is one of the sources.
+    """
+    place = None if output is None or str(output) == "-" else _file_of(output)
+    if place is not None and any(_file_of(source) == place for source in sources):
+        raise click.BadParameter(f"{output}: this is one of the files to be read", param_hint=option)
+
+
+def _file_of(path: str | Path) -> tuple[int, int] | None:
+    try:
+        about = Path(path).stat()
+    except (OSError, ValueError):  # what is not there is no file that could be lost
+        return None
+    return (about.st_dev, about.st_ino) if stat.S_ISREG(about.st_mode) else None
 
 
 @contextmanager

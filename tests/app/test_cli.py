@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner, Result
@@ -68,6 +74,65 @@ def test_errors_are_one_line(arguments: list[str], env: dict[str, str], status: 
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     assert says in line
+
+
+def test_bench_reads_no_file_without_end() -> None:
+    result = run("bench", "/dev/zero")
+    assert (result.exit_code, result.stderr) == (1, "Error: /dev/zero: larger than 100 MB\n")
+
+
+@contextmanager
+def answering(*pieces: bytes, pause_s: float = 0.0) -> Iterator[str]:
+    """The address of what answers the first who asks, piece by piece for as long as it is listened to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), listening.accept()[0] as talk:
+                talk.recv(65536)
+                for piece in pieces:
+                    talk.sendall(piece)
+                    time.sleep(pause_s)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            thread.join(60)
+
+
+def told(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        (told("200 OK", b'{"ready": true, "state": "ready", "reasons": []}'), 0, "ready"),
+        (told("503 No", b'{"ready": false, "state": "loading", "reasons": ["it loads"]}'), 1, "Error: not ready: it loads"),
+        (told("503 No", b'{"ready": false, "reasons": [1]}'), 1, "Error: not ready: 503 Service Unavailable"),
+        (told("503 No", b'{"reasons": 1}'), 1, "Error: not ready: 503 Service Unavailable"),
+        (told("200 OK", b"<html>"), 1, "Error: no SKNet service answers at http://127.0.0.1:"),
+        (told("404 No", b'{"reasons": []}'), 1, "Error: no SKNet service answers at http://127.0.0.1:"),
+    ],
+)
+def test_health(answer: bytes, status: int, says: str) -> None:
+    with answering(answer) as url:
+        result = run("health", "--url", url)
+    assert (result.exit_code, result.exception is None or isinstance(result.exception, SystemExit)) == (status, True)
+    (line,) = result.output.splitlines()
+    assert line.startswith(says)
+
+
+def test_health_does_not_wait_for_the_last_drop() -> None:
+    """It goes when its time is up, and whoever drips hears of it: of 30 s of drops only a few are sent."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n"
+    began = time.monotonic()
+    with answering(head, *[b" "] * 600, pause_s=0.05) as url:
+        result = run("health", "--url", url, "--timeout-s", "0.3")
+    assert (result.exit_code, "no SKNet service answers" in result.stderr) == (1, True)
+    assert time.monotonic() - began < 20
 
 
 def test_models_lists_what_there_is() -> None:

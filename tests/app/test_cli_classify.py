@@ -70,6 +70,40 @@ def test_csv() -> None:
     assert result.stdout_bytes.count(b"\r\n") == 3
 
 
+def test_no_photograph_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("bad.png\n")
+    for arguments in (("a.jpg", "b", "-o", "a.jpg"), ("b", "-o", "b/9.jpg"), ("--paths-from", "list", "-o", "list")):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert f"Invalid value for --output: {arguments[-1]}: this is one of the files to be read" in result.stderr
+    assert [(tmp_path / name).read_bytes() for name in ("a.jpg", "b/9.jpg", "list")] == [b"\2", b"\4", b"bad.png\n"]
+
+
+def test_a_name_that_is_too_long_is_told_as_such() -> None:
+    for more in ((), ("--paths-from", "notes.txt")):
+        result = run("a" * 300 + ".jpg", *more)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("Error: aaa")
+        assert "--paths-from" not in line
+    assert "--paths-from none: No such file" in run("--paths-from", "none").stderr
+
+
+def test_a_name_does_not_move_the_cursor() -> None:
+    for name in ("\x1b[2J\n.jpg", "\x1b[2J\n*.jpg"):
+        result = run(name)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert "\\x1b[2J" in line
+
+
+def test_standard_input_is_read_for_one_thing() -> None:
+    server = ("--server", "http://127.0.0.1:9", "--key-file", "-")
+    for arguments, what in ((("-", *server), "an image"), (("--paths-from", "-", *server), "the list")):
+        result = run(*arguments, stdin=b"a-key-of-16-chars\n")
+        assert (result.exit_code, f"--key-file -: standard input is {what}" in result.stderr) == (2, True)
+
+
 def test_into_a_file(tmp_path: Path) -> None:
     result = run("b", "--json", "-o", "out.jsonl")
     assert (result.exit_code, result.stdout) == (0, "")

@@ -72,6 +72,20 @@ def test_json() -> None:
     assert told["classes"][1]["taken_for"] is None
 
 
+def test_no_image_is_written_over(tmp_path: Path) -> None:
+    with zipfile.ZipFile("set.zip", "w") as archive:
+        archive.write("set/2/0.jpg", "2/0.jpg")
+    whole = Path("set.zip").read_bytes()
+    (tmp_path / "image.png").symlink_to("set/2/0.jpg")
+    for folder, option, file in (
+        ("set", "-o", "set/2/0.jpg"), ("set", "--confusion", "image.png"), ("set.zip", "-o", "set.zip"),
+    ):  # fmt: skip
+        result = run(folder, option, file)
+        name = option.replace("-o", "--output")
+        assert (result.exit_code, f"{name}: {file}: this is one of the files to be read" in result.stderr) == (2, True)
+    assert (Path("set/2/0.jpg").read_bytes(), Path("set.zip").read_bytes()) == (b"\3", whole)
+
+
 def test_csv_has_a_row_an_image(tmp_path: Path) -> None:
     (tmp_path / "set" / "Ant" / "bad.jpg").write_bytes(b"bad")
     (tmp_path / "set" / "Ant" / "gnu.jpg").write_bytes(bytes([6]))  # gnu first, ant second

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app import client
 from app.cli import main
-from app.cli_explain import attention_table, bar
+from app.cli_explain import as_text, attention_table, bar
 from app.routes.explain import answer_of
 from app.schemas.explain import ExplainAnswer
 from model.types import Explanation
@@ -56,6 +56,25 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 def answer(told: Explanation | None = None) -> ExplainAnswer:
     return ExplainAnswer.model_validate(answer_of(told or explanation(), fake_info(), "default"))
+
+
+def test_the_image_is_not_written_over(tmp_path: Path, fake: FakeModel) -> None:
+    image = tmp_path / "cat.png"
+    image.write_bytes(b"\x02 picture")
+    for option in ("--figure", "--overlay"):
+        result = run(str(image), option, str(image))
+        assert (result.exit_code, f"{option}: {image}: this is one of the files" in result.stderr) == (2, True)
+    assert image.read_bytes() == b"\x02 picture"
+
+
+def test_labels_and_names_do_not_move_the_cursor(tmp_path: Path) -> None:
+    told = answer()
+    told.predictions[0].label = told.class_activation.label = "cat\x1b[2J\n"
+    told.comparable_reason = "\x1b]0;title\x07"
+    text = as_text(Path("a\x1b[2J.jpg"), told)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.count("cat\\x1b[2J\\n") == 2
+    assert text.startswith("a\\x1b[2J.jpg: ")
 
 
 def test_the_table_says_it_all(image: Path, fake: FakeModel) -> None:

@@ -73,6 +73,15 @@ def test_the_table_the_csv_and_the_figure(folder: Path, fake: Watched, tmp_path:
     assert fake.closed
 
 
+def test_no_photograph_is_written_over(folder: Path, fake: Watched) -> None:
+    (folder / "ants" / "1.jpg").rename(folder / "ants" / "1.png")
+    for option in ("--csv", "--figure"):
+        file = folder / "ants" / "1.png"
+        result = run("--images", str(folder), option, str(file))
+        assert (result.exit_code, f"{option}: {file}: this is one of the files to be read" in result.stderr) == (2, True)
+        assert file.read_bytes() == b"\1"
+
+
 def test_the_csv_alone_on_standard_output(folder: Path, fake: Watched) -> None:
     result = run("--images", str(folder), "--csv", "-", "--classes", "bees, ants", "--limit", "1")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))

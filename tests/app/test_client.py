@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import client_retries
+from app import client_retries, client_wire
 from app.client import (
     AsyncClient,
     BadImage,
@@ -355,6 +355,45 @@ async def test_waiting_for_a_service(kind: Kind) -> None:
         error = await failure(ask, "wait_ready", 5)
         assert isinstance(error, NotReady)
         assert error.reasons == ("the model is loading",)
+
+
+class Flood(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """An answer of a mebibyte after the other, and how many were taken."""
+
+    def __init__(self, most: int) -> None:
+        self.taken = 0
+        self._most = most
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self.taken < self._most:
+            self.taken += 1
+            yield bytes(1 << 20)
+
+    async def __aiter__(self) -> Any:
+        for piece in self:
+            yield piece
+
+
+@both
+@pytest.mark.parametrize("verb", ["classify", "explain", "models", "ready", "wait_ready", "load"])
+async def test_an_answer_without_end_fills_no_memory(kind: Kind, verb: str) -> None:
+    flood = Flood(most=64)
+    images = {"classify": (IMAGE,), "explain": (IMAGE,), "load": ("default",)}
+    async with asking(kind, Script([httpx.Response(200, stream=flood)])) as ask:
+        error = await failure(ask, verb, *images.get(verb, ()))
+    assert isinstance(error, UnexpectedAnswer)
+    assert str(error) == f"the answer from {ADDRESS} is larger than 32 MB"
+    assert flood.taken == 31
+
+
+@both
+async def test_a_picture_may_be_larger_than_that(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(40_000_000)
+    async with asking(kind, Script([httpx.Response(200, content=picture)])) as ask:
+        assert await ask("overlay", IMAGE) == picture
+    monkeypatch.setattr(client_wire, "MOST_PICTURE_BYTES", 39_000_000)
+    async with asking(kind, Script([httpx.Response(200, content=picture)])) as ask:
+        assert str(await failure(ask, "figure", IMAGE)) == f"the answer from {ADDRESS} is larger than 39 MB"
 
 
 class Drip(httpx.SyncByteStream, httpx.AsyncByteStream):

@@ -137,8 +137,13 @@ def test_whatever_comes_is_an_error_of_one_line(status: int, body: Any, retry_af
     found = problem(answered(status, body, Retry_After=retry_after))
     assert found.status == status
     assert str(found).strip()
-    assert "\n" not in str(found)
+    assert str(found).isprintable()
     assert found.retry_after_s is None or found.retry_after_s >= 0
+
+
+def test_a_service_does_not_move_the_cursor_of_a_terminal() -> None:
+    detail = "\x1b[2J gone,\n\x9b1A\u202e up, \u732b"
+    assert str(problem(answered(503, {"detail": detail}))) == "\\x1b[2J gone, \\x9b1A\\u202e up, \u732b"
 
 
 def test_deeply_nested_json_is_no_document() -> None:

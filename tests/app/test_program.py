@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -35,9 +36,12 @@ def run(error: BaseException | None, *arguments: str) -> Result:
         (CheckpointCorrupt("damaged\nin two lines"), 1, "Error: damaged in two lines"),
         (PermissionError(13, "Permission denied", "/a/file"), 1, "Error: /a/file: Permission denied"),
         (OSError(28, "No space left on device"), 1, "Error: No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "a\x1b[2J\nb"), 1, "Error: a\\x1b[2J b: No such file or directory"),
         (MemoryError(), 1, "Error: there is not enough memory"),
         (click.ClickException("it failed"), 1, "Error: it failed"),
+        (click.ClickException("the service says \x1b[2J\x9b\r\n\u202e"), 1, "Error: the service says \\x1b[2J\\x9b \\u202e"),
         (WrongCall("no such thing"), 2, "Error: no such thing"),
+        (WrongCall("there is no a\nb\x1b"), 2, "Error: there is no a b\\x1b"),
         (click.UsageError("too many"), 2, "Error: too many (see sknet act --help)"),
     ],
 )
@@ -64,6 +68,25 @@ def test_wrong_flags_are_one_line() -> None:
     ):
         result = run(None, *arguments)
         assert (result.exit_code, result.stderr) == (2, says)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_streams_of_nothing(closed: str, tmp_path: Path) -> None:
+    """And no file that is opened later has their number: what is written to them does not end in it."""
+    code = (
+        "import sys\nimport click\nfrom app.program import Program\n"
+        "@click.group(cls=Program)\ndef main(): pass\n"
+        "@main.command()\n@click.argument('out')\ndef act(out):\n"
+        "    with open(out, 'wb') as file:\n"
+        "        sys.stdin.isatty(), sys.stdout.isatty(), sys.stderr.isatty(), print('a line')\n"
+        "        file.write(repr((file.fileno() > 2, sys.stdin.read())).encode())\n"
+        "main()"
+    )
+    out = tmp_path / "out"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code, "act", str(out)]
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert out.read_text() == "(True, '')"
 
 
 def test_a_command_that_works_is_left_alone() -> None:

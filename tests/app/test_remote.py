@@ -23,6 +23,7 @@ from tests.fakes import LABELS
 
 Handler = Callable[[httpx.Request], httpx.Response]
 URL = "http://service.test"
+DIGEST = "sha256:" + "0" * 64  # of the fake model
 AT_ONCE = 8  # as a `Client` does without being told
 
 
@@ -55,7 +56,7 @@ def ranking(request: httpx.Request) -> httpx.Response:
     told = {"kernel_attention": [unit], "comparable_to_paper": False, "comparable_reason": "split"}
     answer = {
         "predictions": [{"index": index, "label": LABELS[index].name, "score": 0.5, "wnid": LABELS[index].wnid}],
-        "model": {"name": "default", "variant": "skfake", "digest": "sha256:0"},
+        "model": {"name": "default", "variant": "skfake", "digest": DIGEST},
         "image": {"width": 4, "height": 3, "format": "PNG"},
         **(told if request.url.params.get("explain") == "kernel_attention" else {}),
     }
@@ -145,7 +146,7 @@ def test_what_is_asked_and_what_comes_back(monkeypatch: pytest.MonkeyPatch, mode
         assert backend.about == {
             "checkpoint": "bundled:fake",
             "variant": "skfake",
-            "digest": "sha256:" + "0" * 64,
+            "digest": DIGEST,
             "runs": f"at {URL}: fake, fake, fake",
         }
         (found,) = backend.classify([source("a", b"\1")], k=1000, attention=True)
@@ -165,6 +166,24 @@ def test_what_concerns_every_image_ends_it(monkeypatch: pytest.MonkeyPatch, mode
     talking_to(monkeypatch, service(models, lambda _: problem(status, slug, "no")))
     with Remote(URL, None) as backend, pytest.raises(Gone, match="no"):
         list(backend.classify([source("a", b"\1")] * 50, k=1))
+
+
+def test_another_model_ends_it(monkeypatch: pytest.MonkeyPatch, models: bytes) -> None:
+    """What it ranks may be no class of the first one: here the index lies behind all of them."""
+
+    def classify(request: httpx.Request) -> httpx.Response:
+        answer = ranking(request).json()
+        if request.content == b"\5":
+            answer["model"]["digest"] = "sha256:" + "1" * 64
+            answer["predictions"][0]["index"] = 900
+        return httpx.Response(200, json=answer)
+
+    talking_to(monkeypatch, service(models, classify))
+    with Remote(URL, None) as backend:
+        each = backend.classify([source(str(i), bytes([i])) for i in range(7)], k=1)
+        assert [next(each).name for _ in range(5)] == list("01234")
+        with pytest.raises(Gone, match=f"the service at {URL} serves another model now"):
+            next(each)
 
 
 def test_a_service_that_is_not_there_or_not_ready_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

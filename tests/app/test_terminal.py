@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from app.terminal import output_to, progress, table
+from app.terminal import output_to, progress, say_fault, spare, table
 
 
 def test_table_aligns_its_columns() -> None:
@@ -39,6 +39,24 @@ def test_progress_of_what_has_no_length(capsys: pytest.CaptureFixture[str]) -> N
     assert list(progress(iter("a"), total=1)) == ["a"]
     list(progress(iter(range(100))))
     assert capsys.readouterr().err == "100 images\n"
+
+
+def test_a_fault_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    say_fault("a\x1b[2J.jpg", "a service\nsays \x1b]0;title\x07")
+    assert capsys.readouterr().err == "a\\x1b[2J.jpg: a service says \\x1b]0;title\\x07\n"
+
+
+def test_what_is_read_is_not_written_to(tmp_path: Path) -> None:
+    photo, link, hard = (tmp_path / name for name in ("a.jpg", "link", "hard"))
+    photo.write_bytes(b"a")
+    link.symlink_to(photo)
+    hard.hardlink_to(photo)
+    for output in (photo, link, hard, tmp_path / "." / "a.jpg"):
+        with pytest.raises(click.BadParameter, match=f"{output}: this is one of the files to be read") as found:
+            spare(output, ["other", str(photo)], "--csv")
+        assert found.value.param_hint == "--csv"
+    for free in (None, "-", tmp_path / "new", "/dev/null"):
+        spare(free, ["-", "a\0b", "/dev/null", str(photo), str(tmp_path / "new")])
 
 
 def test_output_goes_where_it_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
