@@ -10,8 +10,14 @@ import { connectKey } from "./key.js";
 import { knownLabels, notice, showModels } from "./model.js";
 
 const items = new Items();
-const detail = new Detail(items, knownLabels);
+const detail = new Detail(items, labelsOf);
 const gallery = new Gallery(items, (item) => open(item, { focus: true, record: true }));
+
+// Of the model of an explanation, which may be newer than what is known.
+function labelsOf(model) {
+  notice(model);
+  return knownLabels(model);
+}
 
 // What is shown is one image or the grid; opening one from the grid can be undone by the browser's way back.
 function open(item, { focus, record }) {

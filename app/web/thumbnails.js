@@ -1,5 +1,6 @@
 // Pictures of files, upright: whole for one image, small for many. What the browser cannot show gets a placeholder that says so,
 // since the service may well read it.
+
 import { element } from "./elements.js";
 import { upright } from "./upright.js";
 
