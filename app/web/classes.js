@@ -41,7 +41,8 @@ function otherClass({ labels, pick }) {
   });
   list.addEventListener("change", () => {
     clearTimeout(settling);
-    settling = setTimeout(() => pick(Number(list.value)), SETTLED_MS);
+    const index = Number(list.value);
+    settling = setTimeout(() => pick(index), SETTLED_MS);
   });
   fill();
   return element("details", { class: "other" }, element("summary", {}, `Another of the ${labels.length} classes`),

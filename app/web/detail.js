@@ -2,7 +2,7 @@
 
 import { curlLine } from "./curl.js";
 import { stem } from "./downloads.js";
-import { at, button, element, say } from "./elements.js";
+import { at, button, element, hide, say } from "./elements.js";
 import { busy, retriable, stateText } from "./items.js";
 import * as keys from "./key.js";
 import { bytes, percent } from "./numbers.js";
@@ -78,7 +78,7 @@ export class Detail {
     const item = this.#item;
     const under = busy(item);
     at("result").setAttribute("aria-busy", String(under));
-    at("under-way").hidden = !under;
+    hide(at("under-way"), !under, at("detail-heading"));
     at("progress").hidden = item.state !== "sending";
     at("progress").value = item.progress;
     at("state").textContent = stateText(item);

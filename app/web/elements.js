@@ -28,6 +28,12 @@ export function button(text, action, attributes = {}) {
   return element("button", { type: "button", ...attributes, on: { click: action } }, text);
 }
 
+// Hides or shows; where what goes has the focus, `refuge` takes it, else a keyboard would begin again at the top of the page.
+export function hide(node, hidden, refuge) {
+  if (hidden && node.contains(document.activeElement)) refuge.focus();
+  node.hidden = hidden;
+}
+
 // Said to screen readers, once for each different text.
 export function say(text) {
   if (at("status").textContent !== text) at("status").textContent = text;

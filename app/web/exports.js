@@ -1,12 +1,13 @@
 // The results of all images as one file: CSV (RFC 4180) for spreadsheets, JSON for programs. Knows items, no elements.
 
-const FORMULA = /^[=+\-@\t\r\uFF0B\uFF0D\uFF1D\uFF20]/; // what a spreadsheet may take for something to work out
+const FORMULA = /^[=+\-@\t\r\n\uFF0B\uFF0D\uFF1D\uFF20]/; // what a spreadsheet may take for something to work out
 
 function cell(value) {
   if (value === null || value === undefined) return "";
   let text = String(value);
   if (typeof value !== "number" && FORMULA.test(text)) text = `'${text}`; // a file's name is whatever somebody called it
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  // Quoted also where only some spreadsheets see a border: at a semicolon or a tab.
+  return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 const problemOf = ({ failure, state }) => failure?.document ?? { title: failure?.plain ?? state, detail: failure?.detail ?? "" };

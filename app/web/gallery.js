@@ -1,7 +1,7 @@
 // Several images as a grid, with results as they come; counts, retries, removal and exports.
 
 import { download } from "./downloads.js";
-import { at, button, element, say } from "./elements.js";
+import { at, button, element, hide, say } from "./elements.js";
 import { csv, json } from "./exports.js";
 import { busy, retriable, stateText } from "./items.js";
 import { count, percent } from "./numbers.js";
@@ -13,6 +13,7 @@ export class Gallery {
   #tiles = new Map(); // item -> its parts
   #stale = new Set(); // items whose tile waits for the next frame
   #asked = false;
+  #told = ""; // why something waits, as last said
   #near = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries.filter((entry) => entry.isIntersecting)) {
       if (isIntersecting) this.#near.unobserve(target);
@@ -107,8 +108,16 @@ export class Gallery {
     at("counts").textContent = `${words.join(", ")}.${later ? ` ${later.note}` : ""}`;
     at("gallery-progress").value = all.length ? 1 - left / all.length : 0;
     at("gallery-progress").hidden = !left;
-    at("stop").hidden = !left;
-    at("retry-all").hidden = !all.some(retriable);
-    if (all.length > 1 && (!left || later)) say(at("counts").textContent);
+    hide(at("stop"), !left, at("gallery-heading"));
+    hide(at("retry-all"), !all.some(retriable), at("gallery-heading"));
+    this.#tell(all, left, later);
+  }
+
+  // Once at the end; on the way only what is new, not the counts again with every image.
+  #tell(all, left, later) {
+    if (!left) this.#told = "";
+    if (all.length < 2) return;
+    if (!left) say(at("counts").textContent);
+    else if (later && later.note !== this.#told) say(this.#told = later.note);
   }
 }

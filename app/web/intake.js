@@ -39,8 +39,12 @@ export function connectIntake(take) {
   connectDrop(give);
 }
 
+// Text is dragged as well, into the field of the key: that is left to the browser.
+const carriesFiles = (event) => event.dataTransfer.types.includes("Files");
+
 function connectDrop(give) {
   document.addEventListener("dragover", (event) => {
+    if (!carriesFiles(event)) return;
     event.preventDefault(); // else the browser leaves the page for the image
     at("drop").classList.add("over");
   });
@@ -48,8 +52,9 @@ function connectDrop(give) {
     if (!event.relatedTarget) at("drop").classList.remove("over");
   });
   document.addEventListener("drop", async (event) => {
-    event.preventDefault();
     at("drop").classList.remove("over");
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
     // Entries and files must both be asked for now: once this listener has returned, the transfer is empty.
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const loose = [...event.dataTransfer.files].map((file) => ({ file, name: file.name }));

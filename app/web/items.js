@@ -38,7 +38,10 @@ export class Items extends EventTarget {
   }
 
   clear() {
-    for (const item of [...this.#items]) this.remove(item);
+    const gone = this.#items;
+    this.#items = []; // before anybody is told: else the last but one would be followed by the last, shown at length
+    for (const item of gone) item.control?.abort();
+    for (const item of gone) this.#tell("removed", { item, index: 0 });
   }
 
   cancel(item) {

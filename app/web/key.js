@@ -54,7 +54,7 @@ function deferred() {
 
 function fault(text) {
   at("key-fault").textContent = text;
-  at("key-field").toggleAttribute("aria-invalid", Boolean(text));
+  at("key-field").setAttribute("aria-invalid", String(Boolean(text)));
 }
 
 function show() {

@@ -2,28 +2,44 @@
 
 import { at, element } from "./elements.js";
 import { plain, sentence } from "./numbers.js";
-import { models, pause } from "./service.js";
+import { models, pause, waitOf } from "./service.js";
 
-const AGAIN_S = 2; // between questions to a service that is still loading its model
 const ACCURACY = { top1: "Accuracy, best guess right", top5: "Accuracy, among the best five" };
 
-let labels = [];
+let known = [];
+let asking = false;
 
-// The classes of the model that serves; none until it is known.
-export const knownLabels = () => labels;
+const cardOf = (digest) => known.find((model) => model.digest === digest);
+
+// The classes of the model with this digest; none until it is known.
+export const knownLabels = ({ digest }) => cardOf(digest)?.labels ?? [];
+
+// An answer names the model that gave it: where that is none of those on the cards, the service has another one by now.
+export function notice({ digest }) {
+  if (known.length && !cardOf(digest)) showModels();
+}
 
 export async function showModels() {
+  if (asking) return;
+  asking = true;
+  try {
+    await askUntilKnown();
+  } finally {
+    asking = false;
+  }
+}
+
+async function askUntilKnown() {
   for (;;) {
     try {
-      const found = await models();
-      labels = found[0]?.labels ?? [];
-      at("models").replaceChildren(...found.map(card));
+      known = await models();
+      at("models").replaceChildren(...known.map(card));
       return;
     } catch (error) {
       if (!error.plain) throw error;
       at("models").replaceChildren(element("p", { class: "muted" }, error.plain));
       if (error.status === 403) return; // it will not know this page better in a moment
-      await pause(error.retryAfter ?? AGAIN_S);
+      await pause(waitOf(error)); // a service that is still loading its model, too
     }
   }
 }

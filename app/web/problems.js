@@ -44,6 +44,12 @@ export class Failure extends Error {
   }
 }
 
+// As long as one would say it: a minute more or less is of no matter after an hour.
+function duration(seconds) {
+  if (seconds < 7200) return `${Math.ceil(seconds / 60)} minutes`;
+  return seconds < 172_800 ? `${Math.ceil(seconds / 3600)} hours` : `${Math.ceil(seconds / 86_400)} days`;
+}
+
 export function unreachable() {
   const plain = "The service could not be reached, or it closed the connection. Please check that it runs, and try again.";
   return new Failure(plain, "If this happens again with one image only, the file may be too large.");
@@ -55,11 +61,13 @@ export function failureOf({ status, text, requestId, retryAfter }) {
   const slug = String(problem.type ?? "").split("/").pop();
   const reference = status >= 500 && requestId ? ` Reference: ${requestId}.` : "";
   const plain = PLAIN[slug] ?? sentence(String(problem.title ?? "this did not work"));
-  const detail = `${sentence(String(problem.detail ?? problem.title ?? "the service says no more"))}${reference}`;
+  const later = retryAfter > 60 ? ` It asks to come back in ${duration(retryAfter)}.` : "";
+  const detail = `${sentence(String(problem.detail ?? problem.title ?? "the service says no more"))}${later}${reference}`;
   return new Failure(plain, detail, { slug, status, retryAfter, document: problem });
 }
 
-function parsed(text) {
+// The JSON object that a text is, or null.
+export function parsed(text) {
   try {
     const found = JSON.parse(text);
     return found !== null && typeof found === "object" && !Array.isArray(found) ? found : null;

@@ -2,14 +2,21 @@
 // a key where it wants one. Knows nothing of what is shown. Addresses are relative, so that it works below a prefix.
 
 import * as keys from "./key.js";
-import { failureOf, unreachable } from "./problems.js";
+import { failureOf, parsed, unreachable } from "./problems.js";
 import { readServerTiming } from "./timings.js";
 
 const PATIENCE = 20; // answers of "later" in a row before it is given up
 const LATER_S = 2; // where nobody says how much later
-const LATEST_S = 60;
+const SOONEST_S = 1; // whatever it says: a service that is busy is not asked in a circle
+const LATEST_S = 60; // nobody watches a page for longer
 
-export const address = (path) => new URL(path, document.baseURI).href;
+// Without the name and password that somebody may have put before the host: fetch refuses them, and others would read them in a
+// line to copy. The browser sends them by itself.
+export function address(path) {
+  const found = new URL(path, document.baseURI);
+  found.username = found.password = "";
+  return found.href;
+}
 
 // Sends a file as the part `file` of a form. `heard.progress(0..1)`, `heard.waiting(seconds, failure)` and `heard.asking()` are
 // called on the way. Gives {data, timings}: `data` parsed JSON, or a Blob where `accept` is a picture.
@@ -22,8 +29,8 @@ export async function post(path, file, { accept = "application/json", signal, he
     if (failure.status === 401) {
       heard.asking?.();
       await unlessAborted(keys.ask(used, { focus }), signal);
-    } else if (failure.passes && attempt < PATIENCE) {
-      const seconds = Math.min(failure.retryAfter ?? LATER_S, LATEST_S);
+    } else if (failure.passes && attempt < PATIENCE && !(failure.retryAfter > LATEST_S)) {
+      const seconds = waitOf(failure);
       heard.waiting?.(seconds, failure);
       await unlessAborted(pause(seconds), signal);
     } else {
@@ -32,14 +39,16 @@ export async function post(path, file, { accept = "application/json", signal, he
   }
 }
 
+// Seconds until a failure is worth another try.
+export const waitOf = ({ retryAfter }) => Math.max(SOONEST_S, retryAfter ?? LATER_S);
+
 async function success({ body, serverTiming, upload, total }, accept) {
   const timings = { ...readServerTiming(serverTiming), upload, round: total };
-  if (accept !== "application/json") return { data: body, timings };
-  try {
-    return { data: JSON.parse(await body.text()), timings };
-  } catch {
-    throw unreachable(); // something between answered in the service's place
-  }
+  const json = accept === "application/json";
+  const data = json ? parsed(await body.text()) : body;
+  const ours = json ? Array.isArray(data?.predictions) : data.type.startsWith("image/");
+  if (!ours) throw unreachable(); // something between answered in the service's place
+  return { data, timings };
 }
 
 function once(path, file, { accept, signal, progress }) {
@@ -85,7 +94,11 @@ export async function models() {
       throw unreachable();
     }
     const text = await response.text();
-    if (response.ok) return JSON.parse(text).models;
+    if (response.ok) {
+      const found = parsed(text)?.models;
+      if (!Array.isArray(found)) throw unreachable(); // as above
+      return found;
+    }
     if (response.status !== 401) {
       const retryAfter = secondsOf(response.headers.get("Retry-After"));
       throw failureOf({ status: response.status, text, requestId: response.headers.get("X-Request-ID"), retryAfter });
@@ -94,7 +107,8 @@ export async function models() {
   }
 }
 
-export const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
+// A timer's time has 31 bits of milliseconds, and begins anew beyond them.
+export const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, Math.min(seconds * 1000, 2 ** 31 - 1)); });
 
 // A date, which RFC 9110 allows too, counts as not said.
 function secondsOf(text) {

@@ -31,7 +31,7 @@ export class Where {
   // The photograph and the choice, once an item; `pick(index)` asks for another class.
   open(item, { predictions, image, class_activation: activation, scale_sweep: sweep }, labels, pick) {
     this.close();
-    this.#release = showWhole(item.file, item.name, this.#image, this.#placeholder);
+    this.#release = showWhole(item.file, item.name, this.#image, this.#placeholder, image);
     this.#image.alt = ""; // the canvas over it says what there is to see
     this.#picture.style.setProperty("aspect-ratio", `${image.width} / ${image.height}`);
     this.#picture.style.setProperty("--ratio", `${image.width / image.height}`);
@@ -48,8 +48,14 @@ export class Where {
     this.#canvas.setAttribute("aria-label", `Where the evidence for ${activation.label} lies; the numbers are below`);
     this.#legend.replaceChildren(...legend(activation));
     this.#table.replaceChildren(mapTable(activation));
-    const radios = this.#choice.querySelectorAll("input[type=radio]");
-    for (const radio of radios) radio.checked = Number(radio.value) === activation.index;
+    this.mark(activation.index);
+  }
+
+  // Shows which class is chosen; a list in which a keyboard moves along is left alone.
+  mark(index) {
+    for (const radio of this.#choice.querySelectorAll("input[type=radio]")) radio.checked = Number(radio.value) === index;
+    const list = this.#choice.querySelector("select");
+    if (list && list !== document.activeElement) list.value = String(index);
   }
 
   busy(is) {

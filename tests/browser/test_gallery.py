@@ -94,16 +94,17 @@ def test_one_is_removed_and_then_all(visit: Visit) -> None:
 
 def test_csv_is_read_back_and_runs_nothing_in_a_spreadsheet(visit: Visit, photos: dict[str, Path]) -> None:
     visit.watch.allow("status of 422")
-    names = ["=1+2.png", 'quo"ted, and more.png', "plain.png", "+a.png", "-b.png", "@c.png", "Ärger.png"]
+    names = ["=1+2.png", 'quo"ted, and more.png', "plain.png", "+a.png", "-b.png", "@c.png", "a;b\tc.png"]
     visit.choose(*(small(name) for name in names), {"name": "no.png", "mimeType": "image/png", "buffer": b"no image"})
     visit.counted("7 of 8 images done, 1 failed")
     text = saved(visit, "Save as CSV")
     assert text.startswith("\ufeff")
     assert text.count("\r\n") == text.count("\n") == 9  # RFC 4180, section 2: lines end so, the last one too
     rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
-    guarded = ["'=1+2.png", 'quo"ted, and more.png', "plain.png", "'+a.png", "'-b.png", "'@c.png", "Ärger.png", "no.png"]
+    guarded = ["'=1+2.png", 'quo"ted, and more.png', "plain.png", "'+a.png", "'-b.png", "'@c.png", "a;b\tc.png", "no.png"]
     assert [row["file"] for row in rows] == guarded
     assert [row["status"] for row in rows] == ["200"] * 7 + ["422"]
+    assert '"a;b\tc.png",200' in text  # whole, where a semicolon is what parts the cells
     good, bad = rows[0], rows[-1]
     assert 0 < float(good["score_1"]) <= 1
     assert sum(float(good[f"score_{i}"]) for i in range(1, 6)) <= 1
@@ -141,3 +142,48 @@ def test_many_images_hold_little(visit: Visit) -> None:
     visit.page.locator(".tile").last.scroll_into_view_if_needed()
     expect(visit.page.locator(".tile").last.locator("img")).to_be_visible()
     assert visit.page.evaluate("() => urls.size") < 5
+
+
+def test_the_focus_stays_in_the_page_where_its_button_goes(visit: Visit) -> None:
+    visit.watch.allow("net::ERR_FAILED", "status of 504")
+    held: list[Route] = []
+    visit.page.route("**/classify", lambda route: held.append(route))
+    visit.choose(*(small(f"{i}.png") for i in range(6)))
+    heading = visit.page.locator("#gallery-heading")
+    visit.page.get_by_role("button", name="Cancel the rest").click()
+    visit.counted("6 cancelled")
+    expect(heading).to_be_focused()
+    visit.page.unroute_all(behavior="ignoreErrors")
+    visit.page.get_by_role("button", name="Try the failed again").click()
+    visit.counted("6 of 6 images done")
+    expect(heading).to_be_focused()
+    for i in range(5):
+        visit.page.get_by_role("button", name=f"Remove {i}.png").click()
+    expect(visit.page.locator("#detail-heading")).to_be_focused()
+    expect(visit.page.locator("#detail-heading")).to_have_text("5.png")
+
+
+def test_the_way_back_has_one_entry_of_ours(visit: Visit) -> None:
+    visit.choose(small("0.png"), small("1.png"))
+    visit.counted("2 of 2")
+    before = visit.page.evaluate("() => history.length")
+    for i in (0, 1, 0):
+        visit.page.locator(".tile .open").nth(i).click()
+        expect(visit.page.locator("#detail-heading")).to_have_text(f"{i}.png")
+        visit.page.get_by_role("button", name="All images").click()
+        expect(visit.page.locator(".tile .open").nth(i)).to_be_focused()
+    assert visit.page.evaluate("() => [history.length, history.state]") == [before + 1, None]
+
+
+def test_removing_all_opens_none_on_the_way(visit: Visit) -> None:
+    visit.choose(small("0.png"), small("1.png"))
+    visit.counted("2 of 2")
+    visit.page.evaluate(
+        """() => {
+          window.opened = 0;
+          new MutationObserver(() => { opened += 1; }).observe(document.getElementById("detail-heading"), { childList: true });
+        }"""
+    )
+    visit.page.get_by_role("button", name="Remove all").click()
+    expect(visit.page.locator("#file")).to_be_focused()
+    assert visit.page.evaluate("() => opened") == 0

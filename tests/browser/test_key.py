@@ -83,3 +83,34 @@ def test_what_no_header_can_hold_is_refused_here(locked: Visit) -> None:
     give(locked, "schlüssel und so")
     expect(locked.page.locator("#key-fault")).to_contain_text("no spaces")
     expect(locked.page.get_by_role("textbox", name="Key")).to_be_focused()
+
+
+def test_a_refused_key_is_marked_and_an_accepted_one_is_not(locked: Visit) -> None:
+    field = locked.page.locator("#key-field")
+    give(locked, "no key")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    give(locked, KEY)
+    expect(field).to_have_attribute("aria-invalid", "false")
+
+
+def test_what_stands_before_the_host_is_not_passed_on(visitor: Visitor, service: Server, photos: dict[str, Path]) -> None:
+    """Somebody's name and password for what stands before the service, in the address of the page."""
+    visit = visitor(service)
+    visit.page.goto(service.url.replace("http://", "http://somebody:secret@") + "/")
+    expect(visit.page.locator("dl.model")).to_be_visible()
+    visit.result(photos["chelsea"])
+    visit.page.get_by_text("This request for a command line").click()
+    assert visit.page.locator("#lines code").first.inner_text() == f"curl -F file=@chelsea.jpg {visit.url}/classify"
+
+
+def test_text_is_dragged_into_the_field(locked: Visit) -> None:
+    """Files are taken by the page, text is left to the browser."""
+    left = """(kind) => {
+      const dataTransfer = new DataTransfer();
+      if (kind === "Files") dataTransfer.items.add(new File(["a"], "a.png", { type: "image/png" }));
+      else dataTransfer.setData(kind, "some text");
+      const event = new DragEvent("dragover", { dataTransfer, bubbles: true, cancelable: true });
+      return document.getElementById("key-field").dispatchEvent(event);
+    }"""
+    assert locked.page.evaluate(left, "text/plain") is True
+    assert locked.page.evaluate(left, "Files") is False

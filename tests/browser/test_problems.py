@@ -130,3 +130,34 @@ def test_the_card_comes_once_the_model_is_loaded(visit: Visit) -> None:
     expect(visit.page.locator("#models")).to_have_text("The service is not ready yet. Please try again shortly.")
     visit.page.unroute_all()
     expect(visit.page.locator("dl.model")).to_be_visible()
+
+
+@pytest.mark.parametrize(("said", "shown"), [("0", "Trying again in 1 s."), ("60", "Trying again in 60 s.")])
+def test_it_waits_as_long_as_it_is_told_but_not_nothing(visit: Visit, photos: dict[str, Path], said: str, shown: str) -> None:
+    visit.watch.allow("status of 429")
+    body = problem("rate-limited", 429)
+    visit.page.route("**/classify", lambda route: route.fulfill(status=429, body=body, headers={"Retry-After": said}))
+    visit.choose(photos["coffee"])
+    expect(visit.page.locator("#state")).to_contain_text(shown)
+
+
+def test_what_is_to_be_waited_for_longer_is_said_and_left(visit: Visit, photos: dict[str, Path]) -> None:
+    visit.watch.allow("status of 429")
+    body = problem("rate-limited", 429)
+    visit.page.route("**/classify", lambda route: route.fulfill(status=429, body=body, headers={"Retry-After": "3600"}))
+    visit.choose(photos["coffee"])
+    expect(visit.page.locator("#problem small")).to_have_text("The detail of it. It asks to come back in 60 minutes.")
+    expect(visit.page.get_by_role("button", name="Try again")).to_be_visible()
+    assert len(visit.watch.sent("/classify")) == 1
+
+
+@pytest.mark.parametrize("body", ["<h1>Welcome to this network</h1>", "null", "{}"])
+def test_what_stands_before_the_service_says_that_all_is_well(visit: Visit, photos: dict[str, Path], body: str) -> None:
+    visit.page.route("**/models", lambda route: route.fulfill(status=200, body=body))
+    visit.page.route("**/classify", lambda route: route.fulfill(status=200, body=body))
+    visit.page.reload()
+    expect(visit.page.locator("#models")).to_contain_text("could not be reached")
+    visit.choose(photos["coffee"])
+    expect(visit.page.locator("#problem strong")).to_contain_text("could not be reached")
+    visit.page.unroute_all()
+    expect(visit.page.locator("dl.model")).to_be_visible()  # it asks again

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import FilePayload, Locator, expect
+from playwright.sync_api import FilePayload, Locator, Route, expect
 
 from tests import images
 from tests.browser.explanations import answer_with, explanation
@@ -265,3 +265,51 @@ def test_closing_gives_the_focus_back(visit: Visit, photos: dict[str, Path]) -> 
     expect(visit.page.locator("#why")).to_be_hidden()
     expect(visit.page.get_by_role("button", name="Why?")).to_be_focused()
     assert visit.page.evaluate("() => urls.size") == 1  # the preview's; that of the map is given back
+
+
+def test_what_is_shown_stays_when_another_class_fails(visit: Visit, photos: dict[str, Path]) -> None:
+    """What is saved is what is shown, and the choice says so."""
+    visit.watch.allow("status of 504")
+    answer = explained(visit, photos["chelsea"])
+    visit.page.route("**/explain?class_index=*", lambda route: route.fulfill(status=504, body="{}"))
+    radios = visit.page.locator(".chips input[type=radio]")
+    radios.nth(1).click()
+    again = visit.page.locator("#why").get_by_role("button", name="Try again")
+    expect(again).to_be_visible()
+    expect(radios.nth(0)).to_be_checked()
+    with visit.page.expect_download() as saved:
+        visit.page.locator("#why").get_by_role("button", name="Save as JSON").click()
+    assert json.loads(saved.value.path().read_text(encoding="utf-8")) == answer
+    visit.page.unroute_all()
+    again.click()  # for the class that was wanted
+    expect(heading(visit)).to_have_text(f"Why {answer['predictions'][1]['label']}?")
+    expect(heading(visit)).to_be_focused()  # the button has gone
+    expect(radios.nth(1)).to_be_checked()
+
+
+def test_what_was_begun_says_nothing_after_closing(visit: Visit, photos: dict[str, Path]) -> None:
+    visit.watch.allow("status of 504", "net::ERR")
+    explained(visit, photos["chelsea"])
+    held: list[Route] = []
+    visit.page.route("**/explain", lambda route: held.append(route))  # a builtin cannot be a handler
+    with visit.page.expect_request("**/explain"):
+        visit.page.get_by_role("button", name="Save the figure").click()
+    visit.page.get_by_text("Another of the 10 classes").click()
+    visit.page.get_by_label("Class", exact=True).select_option("ship")
+    visit.page.locator("#why").get_by_role("button", name="Close").click()
+    for route in held:
+        route.fulfill(status=504, body="{}")
+    visit.page.get_by_role("button", name="Why?").click()  # out of what is kept
+    visit.page.wait_for_timeout(400)  # longer than the list waits before it asks
+    assert not [request.url for request in visit.watch.sent("/explain") if "class_index" in request.url]
+    expect(visit.page.locator("#why .problem")).to_be_empty()
+    expect(heading(visit)).to_have_text("Why cat?")
+
+
+def test_another_model_than_that_of_the_ranking_is_said(visit: Visit) -> None:
+    answer_with(visit, explanation())  # whose digest is no model's
+    visit.result(BLANK)
+    with visit.page.expect_request("**/models"):  # for the card of the model that there is now
+        visit.why()
+    expect(visit.page.locator("#why > [role=status]")).to_contain_text("By another model than the ranking above")
+    expect(visit.page.locator(".other")).to_have_count(0)  # its classes are not known
