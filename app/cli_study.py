@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.terminal import MODEL_FIELDS, progress, say_fault, setting_flags, settings_from, spare, table
+from app.terminal import MODEL_FIELDS, progress, say, say_fault, setting_flags, settings_from, spare, table
 from model.errors import ModelError
 
 if TYPE_CHECKING:
