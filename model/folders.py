@@ -78,13 +78,14 @@ def below(folder: Folder, faults: list[Fault]) -> Iterator[tuple[Folder, list[En
         waiting.extend(each.folder for each in reversed(inside) if each.folder is not None and not each.name.startswith("."))
 
 
-def files_below(path: str, faults: list[Fault]) -> list[str]:
+def files_below(place: str | Folder, faults: list[Fault]) -> list[str]:
     """The paths of all that is no folder, below a folder, but hidden ones; in no order to rely on.
 
     Raises:
         OSError: the folder is not there, or cannot be looked at.
     """
-    every = (each for _, inside in below(start(path), faults) for each in inside)
+    folder = start(place) if isinstance(place, str) else place
+    every = (each for _, inside in below(folder, faults) for each in inside)
     return [each.path for each in every if each.folder is None and not each.name.startswith(".")]
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from model.errors import ImageError
 from model.explain import SCALES
-from model.folders import Fault, entries, files_below, is_folder, reason, start
+from model.folders import Fault, Folder, entries, files_below, is_folder, reason, start
 from model.types import KernelAttention, ModelInfo
 
 ALL = None  # the class of the means over all images: no folder has that name
@@ -103,9 +103,9 @@ def classes_of(folder: Path, *, limit: int | None = None, only: Sequence[str] = 
         raise ImageError(f"{folder}: {reason(error)}") from error
     if faults and not inside:
         raise ImageError(f"{faults[0][0]}: {faults[0][1]}")
-    found = {each.name: Path(each.path) for each in inside if each.folder is not None and not each.name.startswith(".")}
-    broken = {Path(place).name: Path(place) for place, _ in faults}  # links that lead nowhere: told as classes without files
-    places = {**found, **broken} if found else {folder.resolve().name: folder}
+    found = {each.name: each.folder for each in inside if each.folder is not None and not each.name.startswith(".")}
+    broken = {Path(place).name: place for place, _ in faults}  # links that lead nowhere: told as classes without files
+    places: dict[str, str | Folder] = {**found, **broken} if found else {folder.resolve().name: str(folder)}
     missing = [name for name in only if name not in places]
     if missing:
         known = ", ".join(list(places)[:20]) + (", ..." if len(places) > 20 else "")
@@ -191,12 +191,12 @@ def _told(class_name: str | None) -> str:
     return f"./{class_name}" if class_name == ALL_NAME else str(class_name)
 
 
-def _class(name: str, folder: Path, limit: int | None) -> ClassFiles:
+def _class(name: str, place: str | Folder, limit: int | None) -> ClassFiles:
     faults: list[Fault] = []
     try:
-        files = sorted(path for path in map(Path, files_below(str(folder), faults)) if _may_be_read(path))
+        files = sorted(path for path in map(Path, files_below(place, faults)) if _may_be_read(path))
     except OSError as error:
-        return ClassFiles(name, (), ((str(folder), reason(error)),))
+        return ClassFiles(name, (), ((str(place), reason(error)),))
     if limit is not None and len(files) > limit:
         files = sorted(random.Random(0).sample(files, limit))  # noqa: S311 - no secret
     return ClassFiles(name, tuple(files), tuple(faults))

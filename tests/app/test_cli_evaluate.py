@@ -208,7 +208,7 @@ def test_a_class_of_several_folders_is_one(tmp_path: Path) -> None:
     write(tmp_path / "nest", {"cat/day1": (2, 3), "cat/day2": (2,)})
     result = run("nest")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "3 images of 1 class\n" in result.stdout
+    assert "3 images of 1 class" in result.stdout
     (tmp_path / "nest" / "cat" / "day1").rename(tmp_path / "nest" / "cat" / "1")
     result = run("nest")
     assert (result.exit_code, result.stdout) == (2, "")

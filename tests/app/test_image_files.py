@@ -76,7 +76,7 @@ def test_pipes_are_read_where_they_are_asked_for_and_files_later(tmp_path: Path,
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_bytes(b"pixels"))
     writer.start()
-    monkeypatch.setattr(image_files.os, "open", opened)
+    monkeypatch.setattr(os, "open", opened)
     read = at_hand(Source(str(pipe), read_file))
     writer.join(10)
     assert threads == [threading.get_ident()]

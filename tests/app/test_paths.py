@@ -170,10 +170,10 @@ def test_a_pipe_that_nobody_named_is_not_waited_for(folder: Path, path: str) -> 
 
 
 def test_a_list_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_LIST_BYTES", 6_000_000)
-    assert len(listed(io.BytesIO(b"12345\n" * 1_000_000), nul=False)) == 1_000_000
-    with pytest.raises(NoImages, match="larger than 6 MB"):
-        listed(io.BytesIO(b"12345\n" * 1_000_000 + b"1"), nul=False)
+    monkeypatch.setattr(module, "MAX_LIST_BYTES", 2_000_000)
+    assert len(listed(io.BytesIO(b"\n" * 1_999_994 + b"1.jpg\n"), nul=False)) == 1
+    with pytest.raises(NoImages, match="larger than 2 MB"):
+        listed(io.BytesIO(b"\n" * 1_999_994 + b"1.jpg\n" + b"1"), nul=False)
 
 
 def test_numbers_of_any_length_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,11 +74,26 @@ def test_only_a_folder_is_begun_with(folder: Path) -> None:
     assert not is_folder("x" * 300)  # which the system refuses to look for
 
 
-def test_depth_has_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """In a folder with more in each other than Python may call within a call; taken away again, as pytest could not."""
     monkeypatch.chdir(tmp_path)
-    for _ in range(1500):  # more than Python may call within a call
-        os.mkdir("d")  # noqa: PTH102 - a path from the root would be too long for some file systems
-        os.chdir("d")
-    Path("1").touch()
-    monkeypatch.chdir(tmp_path)
-    assert found(".") == ["d/" * 1500 + "1"]
+    made = 0
+    try:
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+            made += 1
+        Path("1").touch()
+        monkeypatch.chdir(tmp_path)
+        yield made
+    finally:
+        os.chdir(tmp_path / "/".join(["d"] * made))
+        Path("1").unlink(missing_ok=True)
+        for _ in range(made):
+            os.chdir("..")
+            Path("d").rmdir()
+
+
+def test_depth_has_no_end(deep: int) -> None:
+    assert found(".") == ["d/" * deep + "1"]
