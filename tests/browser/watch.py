@@ -43,7 +43,7 @@ class Watch:
         """Nothing happened that must not."""
         errors = [error for error in self.errors if not any(re.search(p, error) for p in self._allowed)]
         assert not errors, errors
-        asked = [re.sub(r"^(http://)[^/@]*@", r"\1", request.url) for request in self.requests]  # a name before the host is no host
+        asked = [re.sub(r"^(http://)[^/@]*@", r"\1", request.url) for request in self.requests]  # no host stands before an @
         foreign = [url for url in asked if not url.startswith((self._url, "blob:" + self._url))]
         assert not foreign, foreign
         violations = [found for found in page.evaluate("() => violations") if found not in self._tolerated]
