@@ -187,3 +187,31 @@ def test_removing_all_opens_none_on_the_way(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Remove all").click()
     expect(visit.page.locator("#file")).to_be_focused()
     assert visit.page.evaluate("() => opened") == 0
+
+
+def test_a_wait_is_said_once_and_the_counts_at_the_end(visit: Visit) -> None:
+    """And not the counts again with each image that is done meanwhile."""
+    visit.watch.allow("status of 429")
+    visit.page.evaluate(
+        """() => {
+          const status = document.getElementById("status");
+          window.said = [];
+          new MutationObserver(() => { said.push(status.textContent); }).observe(status, { childList: true });
+        }"""
+    )
+    asked: list[Route] = []
+
+    def later_at_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.fulfill(status=429, body="{}", headers={"Retry-After": "2"})
+        else:
+            route.continue_()
+
+    visit.page.route("**/classify", later_at_first)
+    visit.choose(*(small(f"{i}.png") for i in range(6)))
+    visit.counted("6 of 6 images done")
+    said = visit.page.evaluate("() => said")
+    assert len(said) == 2
+    assert said[0].endswith("Trying again in 2 s.")
+    assert said[1] == "6 of 6 images done."
