@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,7 +17,7 @@ from app.problems import log_fault, problem_of
 from app.schemas.native import BatchAnswer, ClassifyAnswer
 from app.services import Services, services_of
 from app.sources import many_images, one_image
-from model.types import KernelAttention, ModelInfo
+from model.types import KernelAttention, ModelInfo, UnitAttention
 
 
 class _Direct(APIRoute):
@@ -33,6 +33,7 @@ class _Direct(APIRoute):
         return handle
 
 
+_UNIT = tuple(field.name for field in fields(UnitAttention))
 router = APIRouter(tags=["classify"], route_class=_Direct)
 
 # May be left out, but not be null: the document must not offer null.
@@ -130,7 +131,8 @@ def _predictions(found: Classified) -> list[dict[str, Any]]:
 
 
 def _attention(told: KernelAttention | None) -> dict[str, Any]:
-    return {} if told is None else {"kernel_attention": [asdict(unit) for unit in told.units]}
+    # Field by field: `dataclasses.asdict` copies everything in depth, at ten times the cost.
+    return {} if told is None else {"kernel_attention": [{name: getattr(unit, name) for name in _UNIT} for unit in told.units]}
 
 
 def _comparable(told: KernelAttention | None) -> dict[str, Any]:
