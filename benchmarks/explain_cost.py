@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="bundled:cifar10", help="as SKNET_CHECKPOINT")
     parser.add_argument("--cache-dir", type=Path, help="as SKNET_CACHE_DIR")
     parser.add_argument("--precisions", default="float32,bfloat16")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--output", type=Path, help="folder for the result, such as benchmarks/results")
     finish(run(parser.parse_args()))
 
