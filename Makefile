@@ -44,7 +44,7 @@ format: $(VENV)/.test ## let ruff put the code in order
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url
 lock: $(VENV)/.test ## pin anew what runs and what tests, for Python 3.11 to 3.13
 	$(LOCK) --upgrade pyproject.toml --all-extras --group dev -o requirements-dev.lock
-	$(LOCK) --upgrade pyproject.toml --extra heif --extra figures -c requirements-dev.lock -o requirements.lock
+	$(LOCK) --upgrade pyproject.toml --extra heif --extra figures --extra grpc --extra tracing -c requirements-dev.lock -o requirements.lock
 	$(LOCK) --upgrade --group fuzz -c requirements-dev.lock -o requirements-fuzz.lock
 
 $(VENV)-fuzz/.fuzz: requirements-fuzz.lock

@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "SKNET_"
 CLIENT_KEY = "SKNET_CLIENT_KEY"  # no setting of the service, and not spelt like SKNET_API_KEYS but for one letter
 HOSTS = r"^[A-Za-z0-9_., -]*$"
+_DIALECT = "(v2|huggingface|huggingface-root|sagemaker|vertex)"
+DIALECTS = rf"^ *({_DIALECT} *(, *{_DIALECT} *)*|none)? *$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PORTS = rf"^ *{_PORT} *(, *{_PORT} *)*$"
 
@@ -88,6 +90,16 @@ class Settings(BaseSettings):
     url_ports: Annotated[str, StringConstraints(pattern=PORTS)] = Field("80,443", description="Ports that are fetched from.")
     url_redirects: int = Field(3, ge=0, le=20, description="Most redirects followed, each checked like the first address.")
     url_timeout_s: float = Field(5.0, gt=0, le=3600, description="Seconds that fetching an image may take, within the deadline.")
+
+    # which protocols it speaks beside its own
+    dialects: Annotated[str, StringConstraints(pattern=DIALECTS)] = Field(
+        "v2,huggingface,sagemaker,vertex",
+        description="Protocols of others that are answered as well, separated by commas: v2 (Open Inference Protocol), "
+        "huggingface, huggingface-root (which takes over `POST /`), sagemaker, vertex; none for none.",
+    )
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="Port of the Open Inference Protocol over gRPC (with the extra `grpc`); 0: off."
+    )
 
     # what it serves
     checkpoint: Annotated[str, StringConstraints(min_length=1)] = Field(
@@ -170,6 +182,11 @@ class Settings(BaseSettings):
     # what it says
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto is console on a terminal, else json.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line that is logged.")
+    tracing: bool = Field(
+        False,
+        description="Whether spans are sent by OpenTelemetry (with the extra `tracing`), where and how its own `OTEL_*` "
+        "variables say.",
+    )
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -242,6 +259,7 @@ def _in_words(schema: dict[str, Any]) -> str:
             r"^(sha256:)?[0-9a-fA-F]{64}$": "64 hexadecimal digits",
             r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
             _ORIGINS: "*, or SCHEME://HOST[:PORT] with commas between",
+            DIALECTS: "v2, huggingface, huggingface-root, sagemaker, vertex with commas between, or none",
             HOSTS: "host names, separated by commas",
             PORTS: "ports from 1 to 65535, separated by commas",
         }[schema["pattern"]]
