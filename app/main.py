@@ -28,10 +28,12 @@ from app.services import Services
 from app.settings import Settings, load_settings
 from app.sources import Fetch
 from app.swaps import Load, Swaps
+from app.tracing import new_tracing
 from model.device import cpu_limit
 from model.errors import ModelError
 
 if TYPE_CHECKING:
+    from app.spans import Tracing
     from model.manager import LoadRequest
 
 logger = logging.getLogger("sknet.service")
@@ -39,6 +41,7 @@ logger = logging.getLogger("sknet.service")
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 MakeFetch = Callable[[Settings, Room], Fetch]
+MakeTracing = Callable[[], "Tracing | None"]
 
 
 def create_app(
@@ -50,6 +53,7 @@ def create_app(
     metrics: Metrics | None = None,
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
     make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -61,9 +65,10 @@ def create_app(
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
+        make_tracing: makes what sends spans where the settings want it; replaced by tests.
 
     Raises:
-        SettingsError: settings, or the keys that they name, cannot be used.
+        SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
     """
     settings = settings or load_settings()
     keys = Keys.of(settings)
@@ -76,6 +81,7 @@ def create_app(
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
+    tracing = (make_tracing or new_tracing)() if settings.tracing else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -95,6 +101,8 @@ def create_app(
             await asyncio.gather(loading, return_exceptions=True)
             if keys is not None:
                 keys.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)  # last: what ends above has spans as well
 
     app = FastAPI(
         title="SKNet",
@@ -142,6 +150,7 @@ def create_app(
         deadline_s=settings.deadline_s,
         timed=timed,
         draining=lambda: classifier.lanes.draining,
+        tracing=tracing,
     )
     if settings.cors_origins:
         app.add_middleware(with_cors(Headed, settings.cors_origins))

@@ -120,7 +120,7 @@ def response_of(error: BaseException, scope: Scope) -> Response:
 def log_fault(error: BaseException, scope: Scope) -> None:
     """Put into the log what the client is not told, under the id that the client was."""
     if row_of(type(error)) is INTERNAL:
-        logger.error("request failed", exc_info=error, extra={"request_id": context_of(scope).id})
+        logger.error("request failed", exc_info=error, extra=context_of(scope).marks)
 
 
 async def answer(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
