@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.context import SCOPE_KEY, Deadline, RequestContext
 from app.errors import AppError, InvalidParameter
 from app.metrics import Metrics
-from app.problems import answer
+from app.problems import answer, is_fault
 
 if TYPE_CHECKING:
     from app.spans import Tracing
@@ -139,7 +139,8 @@ class RequestLog:
         if context.problem is not None:
             self._metrics.rejected.labels(context.problem).inc()
         if context.trace is not None:
-            context.trace.end(scope, context, method, None if route == UNMATCHED else route, status, seconds)
+            known = None if route == UNMATCHED else route
+            context.trace.end(scope, context, method, known, status, seconds, failed=is_fault(status))
         if not access.isEnabledFor(logging.INFO):
             return
         path = scope["path"][:500]

@@ -101,6 +101,11 @@ def row_of(kind: type[BaseException]) -> Row:
     return next((TABLE[base] for base in kind.__mro__ if base in TABLE), INTERNAL)
 
 
+def is_fault(status: int | None) -> bool:
+    """Whether an answer says that the service is at fault; what a client did wrong is no fault, nor that it left."""
+    return status is not None and status >= 500
+
+
 def problem_of(error: BaseException) -> Problem:
     """An error as its problem document. The numbers that matter come from the error's own attributes."""
     row = row_of(type(error))

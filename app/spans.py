@@ -143,9 +143,20 @@ class Trace:
             self._parts.append(_Part("GET", start, time.monotonic(), attributes, SpanKind.CLIENT))
 
     def end(
-        self, scope: Scope, context: RequestContext, method: str, route: str | None, status: int | None, seconds: float
+        self,
+        scope: Scope,
+        context: RequestContext,
+        method: str,
+        route: str | None,
+        status: int | None,
+        seconds: float,
+        *,
+        failed: bool,
     ) -> None:
-        """The answer is out, or, where `status` is None, the client left; that came `seconds` after the request."""
+        """The answer is out, or, where `status` is None, the client left; that came `seconds` after the request.
+
+        `failed`: by a fault of the service; what a client did wrong is none (conventions for HTTP spans).
+        """
         span = self._span
         if not span.is_recording():  # not sampled: its ids are all there is
             return
@@ -154,26 +165,11 @@ class Trace:
             self._parts += _phases(timings, several=len(context.timings) > 1)
         for part in self._parts:
             self._tracing.send(part, own, self._skew)
-        attributes = _of_client(scope)
-        attributes["sknet.request_id"] = context.id
-        if route is not None:
-            attributes["http.route"] = route
-            if method in _METHODS:
-                span.update_name(f"{method} {route}")
-        if context.timings:
-            attributes["sknet.images"] = len(context.timings)
-        if context.key is not None:
-            attributes["sknet.key"] = context.key
-        if context.problem is not None:
-            attributes["sknet.problem"] = context.problem
-        if status is None:
-            attributes["sknet.client_left"] = True
-        else:
-            attributes["http.response.status_code"] = status
-            if status // 100 == 5:  # what a client did wrong is no error of the server (conventions for HTTP spans)
-                attributes["error.type"] = context.problem or str(status)
-                span.set_status(StatusCode.ERROR)
-        span.set_attributes(attributes)
+        if route is not None and method in _METHODS:
+            span.update_name(f"{method} {route}")
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.set_attributes({**_of_client(scope), **_of_answer(context, route, status, failed=failed)})
         span.end(self._skew + round((self._started + seconds) * _NS))
 
 
@@ -203,6 +199,20 @@ def _of_client(scope: Scope) -> Attributes:
                 found["server.address"], found["server.port"] = address, int(port[:5])
             else:
                 found["server.address"] = value[:200].decode("latin-1")
+    return found
+
+
+def _of_answer(context: RequestContext, route: str | None, status: int | None, *, failed: bool) -> Attributes:
+    """What was asked of which route, and what became of it."""
+    found: Attributes = {"sknet.request_id": context.id}
+    given = {"http.route": route, "sknet.key": context.key, "sknet.problem": context.problem, "http.response.status_code": status}
+    found |= {name: value for name, value in given.items() if value is not None}
+    if context.timings:
+        found["sknet.images"] = len(context.timings)
+    if status is None:
+        found["sknet.client_left"] = True
+    if failed:
+        found["error.type"] = context.problem or str(status)
     return found
 
 

@@ -147,6 +147,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "client_results": 4.5,
         "client_images": 4.6,
         "client_retries": 4.6,
+        "client_trace": 4.5,
         "client_failures": 4.7,
         "client_wire": 4.8,
         "client_async": 4.9,
