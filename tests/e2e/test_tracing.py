@@ -9,7 +9,7 @@ import pytest
 
 from tests.app.tracing import PARENT_ID, SAMPLED, TRACE_ID, UNSAMPLED
 from tests.e2e.bad_inputs import jpeg
-from tests.e2e.server import Server, serve
+from tests.e2e.server import START_S, Server, serve
 from tests.otlp import collecting
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +31,9 @@ def test_a_collector_gets_the_spans_whose_ids_the_log_names() -> None:
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
         }
         with serve("--tracing", "true", "--workers", "2", **variables) as server:
+            end = time.monotonic() + START_S
+            while not any("worker 1 is ready" in line for line in server.lines) and time.monotonic() < end:
+                time.sleep(0.05)
             for number in range(8):  # each worker gets some
                 told = ask(server, **{"X-Request-ID": f"abc-{number}", "traceparent": SAMPLED})
                 assert told["traceresponse"].startswith(f"00-{TRACE_ID}-")
