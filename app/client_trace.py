@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)  # section 3.2.2
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
-_told: ContextVar[Mapping[str, str] | None] = ContextVar("sknet_trace", default=None)
+_told: ContextVar[Mapping[str, str] | None] = ContextVar("trace of the client", default=None)
 
 
 @contextmanager

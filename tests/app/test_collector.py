@@ -65,7 +65,7 @@ def test_the_library_reads_its_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     made = connect()
     assert made is not None
     assert isinstance(made.provider.sampler, ParentBased)
-    assert "0.25" in made.provider.sampler.get_description()
+    assert "0.25" in made.provider.sampler.get_description()  # type: ignore[no-untyped-call]
     assert isinstance(made.processor, BatchSpanProcessor)
     assert made.processor.span_exporter._exporter._endpoint == "http://127.0.0.1:9/base/v1/traces"
     made.close()

@@ -88,7 +88,7 @@ async def test_without_a_valid_traceparent_a_trace_begins_here(given: str | None
     assert memory.server.parent is None
     assert trace_id(memory.server) != TRACE_ID
     assert got.headers["traceresponse"].split("-")[1:3] == [trace_id(memory.server), span_id(memory.server)]
-    assert not memory.server.context.trace_state  # type: ignore[union-attr]
+    assert not memory.server.context.trace_state
 
 
 async def test_of_two_traceparents_none_is_believed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def ask(server: Server, **headers: str) -> dict[str, str]:
 
 def test_a_collector_gets_the_spans_whose_ids_the_log_names() -> None:
     with collecting() as otlp:
-        variables = {
+        variables: dict[str, Any] = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.url,
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20abc",
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
@@ -64,7 +65,7 @@ def test_a_collector_gets_the_spans_whose_ids_the_log_names() -> None:
 
 def test_without_a_collector_requests_are_answered_and_the_end_is_in_time() -> None:
     # Port 1 of loopback: nobody is there.
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    variables: dict[str, Any] = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     with serve("--tracing", "true", **variables) as server:
         for _ in range(30):
             ask(server)
