@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from fastapi import FastAPI
@@ -46,6 +46,7 @@ _DETAILS = {
     "image-undecodable": "the JPEG image is damaged or cut short",
     "image-unsupported": str(model_errors.ImageUnsupported("PDF", ("JPEG", "PNG", "WEBP"))),
     "image-too-large": str(model_errors.ImageTooLarge(10_000, 6_000, 50_000_000)),
+    "tensor-unusable": "an array of float32 (3, 8, 8) is no input of this model; it takes uint8 (32, 32, 3) or ...",
     "image-over-limit": "the image has at least 1001 frames; at most 1000 are allowed",
     "decoder-unavailable": "the process that decodes such images cannot be started: Cannot allocate memory; try again",
     "drawing-unavailable": "the process that draws figures cannot be started: Cannot allocate memory; try again",
@@ -164,11 +165,11 @@ _ANSWER_HEADERS = {
 }
 
 
-def _describe_headers(schema: dict[str, Any]) -> None:
+def _describe_headers(schema: dict[str, Any], timed: Set[str]) -> None:
     """Every route takes and gives the same headers; those of time matter where images are classified."""
     for path, methods in schema["paths"].items():
         for operation in methods.values():
-            headers = [_TIMEOUT, _ID] if path.startswith(("/classify", "/explain")) else [_ID]
+            headers = [_TIMEOUT, _ID] if path in timed else [_ID]
             operation.setdefault("parameters", []).extend(headers)
             for response in operation["responses"].values():
                 response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}
@@ -206,10 +207,11 @@ def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
         images["maxItems"] = most_images
 
 
-def install(app: FastAPI, needed: Needed, *, most_images: int) -> None:
+def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str]) -> None:
     """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys, limits.
 
-    `needed` tells the scope that a method and a path need, None where they are open.
+    `needed` tells the scope that a method and a path need, None where they are open; `timed` are the paths of routes whose
+    clients may lower the deadline.
     """
 
     def document() -> dict[str, Any]:
@@ -228,7 +230,7 @@ def install(app: FastAPI, needed: Needed, *, most_images: int) -> None:
             _drop_framework_errors(schema)
             _describe_access(schema, needed)
             _bound_batches(schema, most_images)
-            _describe_headers(schema)
+            _describe_headers(schema, timed)
             app.openapi_schema = schema
         return app.openapi_schema
 

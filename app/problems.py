@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.context import SCOPE_KEY, context_of
-from app.schemas.problem import Problem
+from app.schemas.problem import PlainError, Problem
 from model import errors as model_errors
 
 logger = logging.getLogger("sknet.service")
@@ -73,6 +73,7 @@ TABLE: dict[type[Exception], Row] = {
     model_errors.ImageUndecodable: Row(422, "image-undecodable", "The bytes are no readable image"),
     model_errors.ImageUnsupported: Row(422, "image-unsupported", "The image format is not supported"),
     model_errors.ImageTooLarge: Row(422, "image-too-large", "The image has too many pixels"),
+    model_errors.TensorUnusable: Row(422, "tensor-unusable", "The array is no input of the model"),
     model_errors.ImageOverLimit: Row(422, "image-over-limit", "The image is beyond a limit"),
     model_errors.DecoderUnavailable: Row(503, "decoder-unavailable", "The image cannot be decoded at present", retry=True),
     model_errors.FiguresUnavailable: Row(406, "not-acceptable", "The answer cannot come in that form"),
@@ -177,6 +178,12 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
+def _is_plain(scope: Scope) -> bool:
+    """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
+
+
 def _response(
     problem: Problem, scope: Scope, *, retry_after: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
@@ -185,4 +192,6 @@ def _response(
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
+    if _is_plain(scope):
+        return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

@@ -15,6 +15,7 @@ from app.classifier import Classified
 from app.errors import DeadlinePassed, MalformedRequest, NotReady, Overloaded
 from app.fingerprint import AT_ONCE_BYTES
 from model.errors import EngineError, ImageUndecodable
+from model.types import ScoreFunction
 from tests.app.asgi import serving, until
 from tests.app.test_classifier import classify, count, started, within
 from tests.fakes import FakeModel, fake_info
@@ -184,7 +185,7 @@ async def test_faults_are_not_remembered() -> None:
 
 async def test_what_cannot_be_ranked_is_not_remembered() -> None:
     class Unsound(FakeModel):
-        def top_k(self, row: Any, k: int) -> Any:
+        def top_k(self, row: Any, k: int, function: ScoreFunction = "softmax") -> Any:
             raise EngineError("not finite")
 
     model = Unsound()
@@ -203,7 +204,7 @@ async def test_a_remembered_row_keeps_no_batch_alive() -> None:
             batches.append(np.ones((len(items), 7), np.float32))
             return list(batches[-1])
 
-        def top_k(self, row: Any, k: int) -> Any:
+        def top_k(self, row: Any, k: int, function: ScoreFunction = "softmax") -> Any:
             return ()
 
     async with started(Rows(), result_cache=10) as (classifier, _):
