@@ -9,6 +9,7 @@ import copy
 import functools
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,15 +241,30 @@ def test_kserve_is_told_the_protocol_and_calls_the_model_by_its_name() -> None:
     assert manifest_pods.variables([service], container)["PROTOCOL"] == "v2"
 
 
-def test_what_the_readme_says_is_there() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.split(r"^### ", text.partition("\n### Kubernetes\n")[2], maxsplit=1, flags=re.M)[0]
-    named = set(re.findall(r"deploy/kubernetes/[\w./-]+", section)) | {
-        f"deploy/kubernetes/{path}" for path in re.findall(r"`((?:overlays|components|kserve)/[\w./-]+)`", section)
-    }
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-    for folder in ("overlays", "components"):
-        assert {p.name for p in (FOLDER / folder).iterdir()} == set(re.findall(rf"`{folder}/([\w-]+)`", section))
+def readme_section() -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n### Kubernetes\n")[2]
+    return re.split(r"^##+ ", text, maxsplit=1, flags=re.M)[0]
+
+
+def test_the_readme_has_every_folder_and_no_other() -> None:
+    named = {(kind, name) for kind, name in re.findall(r"`(overlays|components|kserve)/([\w.-]+)`", readme_section())}
+    there = {(path.parent.name, path.name) for kind in ("overlays", "components", "kserve") for path in (FOLDER / kind).iterdir()}
+    assert named == there
+    used = {Path(path).name for path in re.findall(r"deploy/kubernetes/overlays/[\w-]+", readme_section())}
+    assert used == {"cpu", "mine"}  # the latter is the next test's
+
+
+def test_the_readmes_own_overlay_fits_the_product(tmp_path: Path) -> None:
+    (written,) = re.findall(r"<<'END'\n(.*?)^END$", readme_section(), re.S | re.M)
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    mine = tmp_path / "kubernetes" / "overlays" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(written, encoding="utf-8")
+    documents = build(mine)
+    assert [(check.__name__, fault) for check in CHECKS.values() for fault in check(documents)] == []
+    (container,) = manifest_pods.pods_of(documents)[0]["containers"]
+    assert container["image"] == "REGISTRY/sknet-serve:1"
+    assert manifest_pods.settings_of(documents, container).checkpoint == "skresnet18.ra_in1k"
 
 
 def test_nothing_of_it_gets_into_the_image() -> None:
