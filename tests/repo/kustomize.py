@@ -3,9 +3,8 @@
 It stands in for a program that a fresh machine does not have. So it is strict: a field, a kind or a value that it does not
 know is refused, and never passed over. It reads no network and asks no cluster.
 
-Order: as kustomize's `KustTarget.accumulateTarget` has it. Resources, generators and components (which
-have the last word over the same key); then patches, namespace, labels
-and images; at the very end the hashed names.
+Order: as kustomize's `KustTarget.accumulateTarget` has it. Resources, generators, components (which so have the last word over
+a setting), then patches, namespace, labels and images; at the very end the hashed names.
 """
 
 from __future__ import annotations
