@@ -21,9 +21,10 @@ from app.rates import Rates
 # GET (and HEAD) of these needs no key and counts for no rate: probes, the documentation, pages. All else does.
 OPEN = frozenset(
     {"/", "/favicon.ico", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/redoc", "/openapi.json", "/problems"}
+    | {"/v2/health/live", "/v2/health/ready", "/ping"}  # probes of other protocols
 )
 OPEN_BELOW = ("/static/", "/problems/")
-ADMIN_BELOW = ("/models/",)  # POST of what lies two steps or more below, such as /models/NAME/load
+ADMIN_BELOW = ("/models/", "/v2/repository/models/")  # POST of what lies two steps or more below, such as /models/NAME/load
 MOST_PAIRS = 10_000  # of an address and a key that were seen together
 
 Gate = Callable[[Scope], AppError | None]  # why the request is refused
@@ -33,7 +34,7 @@ def needed(method: str, path: str) -> str | None:
     """The scope that a request needs; None where it needs no key at all."""
     if method in ("GET", "HEAD"):
         return None if path in OPEN or path.startswith(OPEN_BELOW) else PREDICT
-    if method == "POST" and path.startswith(ADMIN_BELOW) and path.count("/") > 2:
+    if method == "POST" and any(path.startswith(start) and "/" in path[len(start) :] for start in ADMIN_BELOW):
         return ADMIN
     return PREDICT
 

@@ -10,11 +10,11 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from app.call import Ran
 from app.context import Deadline, Lap, Timings
@@ -27,8 +27,15 @@ from app.results import Results
 from app.scheduler import Places
 from app.settings import Settings
 from model.errors import ImageError
-from model.types import Explanation, ImageInfo, KernelAttention, ModelInfo, Prediction
+from model.types import Explanation, ImageInfo, KernelAttention, ModelInfo, Prediction, ScoreFunction
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+ENCODED = (bytes, bytearray)  # what is not of these is an array
 PASSES = 3  # of an explanation: at each of the paper's scales
 PictureName = Literal["figure", "overlay"]
 AnyT = TypeVar("AnyT")
@@ -52,8 +59,15 @@ class Model(Protocol):
         """How many threads in `prepare` wait for a process that decodes for them, and that has limits of its own."""
 
     def prepare(self, data: bytes) -> Any: ...
+
+    def prepare_array(self, array: Array) -> Any:
+        """An input that others prepared: uint8 pixels (H, W, 3) in RGB, or float32 (3, H, W), normalised."""
+
     def run(self, items: Sequence[Any]) -> Sequence[Any]: ...
-    def top_k(self, row: Any, k: int) -> tuple[Prediction, ...]: ...
+    def top_k(self, row: Any, k: int, function: ScoreFunction = "softmax") -> tuple[Prediction, ...]: ...
+
+    def scores(self, row: Any, function: ScoreFunction) -> NDArray[np.float32]:
+        """The scores of every class, in the order of their indices: (num_classes,)."""
 
     def attention(self, row: Any) -> KernelAttention:
         """What the units chose for the image of a row."""
@@ -87,6 +101,7 @@ class Classified:
     info: ModelInfo
     timings: Timings
     attention: KernelAttention | None = None  # where it was asked for
+    scores: Mapping[ScoreFunction, NDArray[np.float32]] = field(default_factory=dict)  # those that were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +128,35 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """One image on its way."""
+class Wanted:
+    """What is to be told of an image.
 
-    data: bytes
+    Args:
+        top_k: how many classes; what the settings say where not given.
+        min_score: the least score of a class that is told.
+        explain: what the units chose as well, out of the same pass.
+        function: what makes scores of logits.
+        scores: by which functions the scores of all classes are told too.
+    """
+
+    top_k: int | None = None
+    min_score: float = -math.inf
+    explain: bool = False
+    function: ScoreFunction = "softmax"
+    scores: tuple[ScoreFunction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One image on its way: encoded, or an array that others prepared."""
+
+    data: bytes | Array
     key: _Key | None
     deadline: Deadline
     places: Places
     started: float
-    explain: bool
+    k: int
+    wanted: Wanted
     image: int = 0  # which one of a batch
 
 
@@ -184,16 +219,23 @@ class Classifier:
     ) -> Classified:
         """The best classes of one encoded image; with `explain` what its units chose as well, out of the same pass.
 
+        Raises: as `tell`.
+        """
+        return await self.tell(data, Wanted(top_k, min_score, explain), deadline)
+
+    async def tell(self, data: bytes | Array, wanted: Wanted, deadline: Deadline) -> Classified:
+        """What is wanted of one image, encoded or prepared by others (as `Model.prepare_array` takes it).
+
         Raises:
             AppError: no room, not ready, too late, or `top_k` out of range.
             ModelError: no usable image, or the engine failed.
         """
         started = time.monotonic()
         with self._current() as lane:
-            k = self._check_top_k(lane, top_k)
+            k = self._check_top_k(lane, wanted.top_k)
             key = await self._key(lane, data, deadline)
             with lane.scheduler.admit(0 if key else 1, deadline.at) as places:  # with a key, if it is to be worked out at all
-                return await self._classify(lane, _Ask(data, key, deadline, places, started, explain), k, min_score)
+                return await self._classify(lane, _Ask(data, key, deadline, places, started, k, wanted))
 
     async def classify_many(
         self,
@@ -206,38 +248,43 @@ class Classifier:
     ) -> tuple[ModelInfo, list[Classified | Exception]]:
         """A result or an error for each image, in order; an image may already be an error (it could not be read).
 
+        Raises: as `tell_many`.
+        """
+        return await self.tell_many(images, Wanted(top_k, min_score, explain), deadline)
+
+    async def tell_many(
+        self, images: Sequence[bytes | Array | AppError], wanted: Wanted, deadline: Deadline
+    ) -> tuple[ModelInfo, list[Classified | Exception]]:
+        """What is wanted of each image, or its error, in order.
+
         Raises:
             AppError: no room for all of them, not ready, too late to begin, or `top_k` out of range.
         """
         with self._current() as lane:
-            k = self._check_top_k(lane, top_k)
-            return lane.model.info, await self._classify_each(lane, images, k, min_score, deadline, explain)
+            k = self._check_top_k(lane, wanted.top_k)
+            return lane.model.info, await self._classify_each(lane, images, k, wanted, deadline)
 
     async def _classify_each(
-        self,
-        lane: Lane,
-        images: Sequence[bytes | AppError],
-        k: int,
-        min_score: float,
-        deadline: Deadline,
-        explain: bool,
+        self, lane: Lane, images: Sequence[bytes | Array | AppError], k: int, wanted: Wanted, deadline: Deadline
     ) -> list[Classified | Exception]:
         started = time.monotonic()
         checked = [self._check_size(image) for image in images]
         keys = [None if isinstance(image, AppError) else await self._key(lane, image, deadline) for image in checked]
 
-        async def one(index: int, image: bytes | AppError, key: _Key | None) -> Classified | Exception:
+        async def one(index: int, image: bytes | Array | AppError, key: _Key | None) -> Classified | Exception:
             if isinstance(image, AppError):
                 self._metrics.images.labels("rejected").inc()
                 return image
             try:
-                return await self._classify(lane, _Ask(image, key, deadline, places, started, explain, index), k, min_score)
+                return await self._classify(lane, _Ask(image, key, deadline, places, started, k, wanted, index))
             except Exception as error:  # noqa: BLE001 - one image never spoils the others, whatever it did; the caller logs it
                 return error
 
         count = sum(not isinstance(image, AppError) for image in checked)
         if self._results is not None:
-            count = self._results.missing(key for key in keys if key is not None)
+            known = [key for key in keys if key is not None]
+            arrays = sum(not isinstance(image, (*ENCODED, AppError)) for image in checked)  # which no result is remembered of
+            count = arrays + self._results.missing(known)
         with lane.scheduler.admit(count, deadline.at) as places:
             return list(await asyncio.gather(*map(one, itertools.count(), checked, keys)))
 
@@ -306,18 +353,20 @@ class Classifier:
         except TimeoutError:
             raise DeadlinePassed(deadline.limit_s) from None
 
-    async def _classify(self, lane: Lane, ask: _Ask, k: int, min_score: float) -> Classified:
-        known, own, predictions = await self._counted(ask.deadline, self._rank(lane, ask, k))
-        kept = tuple(p for p in predictions if p.score >= min_score)
+    async def _classify(self, lane: Lane, ask: _Ask) -> Classified:
+        known, own, predictions = await self._counted(ask.deadline, self._rank(lane, ask))
+        wanted = ask.wanted
+        kept = tuple(p for p in predictions if p.score >= wanted.min_score)
         timings = known.timings if own else Timings(0.0, 0.0, 0.0)
-        attention = lane.model.attention(known.row) if ask.explain else None
-        return Classified(kept, known.image, lane.model.info, timings, attention)
+        attention = lane.model.attention(known.row) if wanted.explain else None
+        scores = {function: lane.model.scores(known.row, function) for function in wanted.scores}
+        return Classified(kept, known.image, lane.model.info, timings, attention, scores)
 
-    async def _rank(self, lane: Lane, ask: _Ask, k: int) -> tuple[tuple[_Known, bool, tuple[Prediction, ...]], str]:
-        if not ask.data:
+    async def _rank(self, lane: Lane, ask: _Ask) -> tuple[tuple[_Known, bool, tuple[Prediction, ...]], str]:
+        if isinstance(ask.data, ENCODED) and not ask.data:
             raise MalformedRequest("the image is empty")
         known, own = await self._ask(lane, ask)
-        return (known, own, lane.model.top_k(known.row, k)), "classified" if own else "cached"
+        return (known, own, lane.model.top_k(known.row, ask.k, ask.wanted.function)), "classified" if own else "cached"
 
     async def _counted(self, deadline: Deadline, work: Coroutine[Any, Any, tuple[AnyT, str]]) -> AnyT:
         """Do the work of one image within its time, and count once what became of it."""
@@ -360,7 +409,9 @@ class Classifier:
     async def _work_out(self, lane: Lane, ask: _Ask, deadline: Deadline) -> _Known:
         with ask.places.take():
             limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
-            prepared = await lane.scheduler.prepare(partial(lane.model.prepare, ask.data), **limits)
+            data, model = ask.data, lane.model
+            prepare = partial(model.prepare, data) if isinstance(data, ENCODED) else partial(model.prepare_array, data)
+            prepared = await lane.scheduler.prepare(prepare, **limits)
             image = prepared.row.image
             ran = await lane.scheduler.submit(prepared.row, **limits)
         row = ran.row
@@ -372,13 +423,13 @@ class Classifier:
         self._metrics.observe_phases(timings, time.monotonic() - ask.started, ran.batch_size)
         return _Known(row, image, timings)
 
-    async def _key(self, lane: Lane, data: bytes, deadline: Deadline) -> _Key | None:
+    async def _key(self, lane: Lane, data: bytes | Array, deadline: Deadline) -> _Key | None:
         """Under which name the answer to these bytes is remembered; None where none is, or there is nothing to ask.
 
         Raises:
             AppError: as `Stage.submit`.
         """
-        if self._results is None or not data:
+        if self._results is None or not isinstance(data, ENCODED) or not data:
             return None
         digest = await self._fingerprints.of(data, deadline=deadline.at, limit_s=deadline.limit_s)
         return digest, lane.number
@@ -401,8 +452,8 @@ class Classifier:
     def _current(self) -> Lane:
         return self.lanes.current()
 
-    def _check_size(self, image: bytes | AppError) -> bytes | AppError:
-        if not isinstance(image, AppError) and len(image) > self._settings.max_body_bytes:
+    def _check_size(self, image: bytes | Array | AppError) -> bytes | Array | AppError:
+        if isinstance(image, ENCODED) and len(image) > self._settings.max_body_bytes:
             return BodyTooLarge(self._settings.max_body_bytes, len(image))
         return image
 

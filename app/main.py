@@ -24,6 +24,7 @@ from app.rates import Rates
 from app.recovery import Recovery
 from app.room import Room
 from app.routes import admin, classify, explain, models, pages, probes
+from app.routes.dialects import spoken
 from app.services import Services
 from app.settings import Settings, load_settings
 from app.sources import Fetch
@@ -41,7 +42,7 @@ logger = logging.getLogger("sknet.service")
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 MakeFetch = Callable[[Settings, Room], Fetch]
-MakeTracing = Callable[[], "Tracing | None"]
+MakeTracing = Callable[[frozenset[str]], "Tracing | None"]
 
 
 def create_app(
@@ -65,7 +66,7 @@ def create_app(
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
-        make_tracing: makes what sends spans where the settings want it; replaced by tests.
+        make_tracing: makes what sends spans where the settings want it, given the paths of probes; replaced by tests.
 
     Raises:
         SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
@@ -80,8 +81,10 @@ def create_app(
     swap = swaps(classifier.lanes, settings, load)
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)
+    dialects = spoken(settings)
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
-    tracing = (make_tracing or new_tracing)() if settings.tracing else None
+    quiet = frozenset({"/livez", "/readyz", "/healthz", "/metrics"}).union(*(dialect.probes for dialect in dialects))
+    tracing = (make_tracing or new_tracing)(quiet) if settings.tracing else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -125,10 +128,18 @@ def create_app(
     app.state.services = Services(settings, metrics, classifier, swap, room, fetch)
     for router in (classify.router, explain.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
+    for dialect in dialects:
+        app.include_router(dialect.router)
     pages.mount_static(app)
     problems.install(app)
-    openapi.install(app, needed, most_images=min(settings.max_images, settings.max_queue))
-    timed = frozenset({"/classify", "/classify/batch", "/explain"})
+    timed = frozenset({"/classify", "/classify/batch", "/explain"}).union(*(dialect.inputs for dialect in dialects))
+    openapi.install(
+        app,
+        needed,
+        most_images=min(settings.max_images, settings.max_queue),
+        timed=timed.union(*(dialect.templates for dialect in dialects)),
+    )
+    admin_bytes = min(admin.MAX_BODY_BYTES, settings.max_body_bytes)
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
     app.add_middleware(Departures)
     app.add_middleware(
@@ -137,7 +148,9 @@ def create_app(
         room=room,
         by_path={
             "/classify/batch": settings.max_batch_body_bytes,
-            **dict.fromkeys(admin.paths(settings.model_name), min(admin.MAX_BODY_BYTES, settings.max_body_bytes)),
+            **{path: most for dialect in dialects for path, most in dialect.inputs.items()},
+            **{path: admin_bytes for dialect in dialects for path in dialect.admin},
+            **dict.fromkeys(admin.paths(settings.model_name), admin_bytes),
         },
         refusals=dict.fromkeys(timed, classifier.refusal),
         gate=gate_of(keys, rates, open_admin=settings.open_admin),

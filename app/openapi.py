@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from fastapi import FastAPI
@@ -164,11 +164,11 @@ _ANSWER_HEADERS = {
 }
 
 
-def _describe_headers(schema: dict[str, Any]) -> None:
+def _describe_headers(schema: dict[str, Any], timed: Set[str]) -> None:
     """Every route takes and gives the same headers; those of time matter where images are classified."""
     for path, methods in schema["paths"].items():
         for operation in methods.values():
-            headers = [_TIMEOUT, _ID] if path.startswith(("/classify", "/explain")) else [_ID]
+            headers = [_TIMEOUT, _ID] if path in timed else [_ID]
             operation.setdefault("parameters", []).extend(headers)
             for response in operation["responses"].values():
                 response["headers"] = {**response.get("headers", {}), **_ANSWER_HEADERS}
@@ -206,10 +206,11 @@ def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
         images["maxItems"] = most_images
 
 
-def install(app: FastAPI, needed: Needed, *, most_images: int) -> None:
+def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str]) -> None:
     """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys, limits.
 
-    `needed` tells the scope that a method and a path need, None where they are open.
+    `needed` tells the scope that a method and a path need, None where they are open; `timed` are the paths of routes whose
+    clients may lower the deadline.
     """
 
     def document() -> dict[str, Any]:
@@ -228,7 +229,7 @@ def install(app: FastAPI, needed: Needed, *, most_images: int) -> None:
             _drop_framework_errors(schema)
             _describe_access(schema, needed)
             _bound_batches(schema, most_images)
-            _describe_headers(schema)
+            _describe_headers(schema, timed)
             app.openapi_schema = schema
         return app.openapi_schema
 

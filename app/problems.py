@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.context import SCOPE_KEY, context_of
-from app.schemas.problem import Problem
+from app.schemas.problem import PlainError, Problem
 from model import errors as model_errors
 
 logger = logging.getLogger("sknet.service")
@@ -182,6 +182,12 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
+def _is_plain(scope: Scope) -> bool:
+    """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
+    path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
+
+
 def _response(
     problem: Problem, scope: Scope, *, retry_after: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
@@ -190,4 +196,6 @@ def _response(
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
+    if _is_plain(scope):
+        return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

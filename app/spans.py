@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 32  # of one request that get spans of their own
 MOST_BYTES = 512  # of each header that is read (W3C Trace Context, section 3.3.1.5)
-QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: traced where who asks does so
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _NS = 1_000_000_000
 _HEADERS = TraceContextTextMapPropagator()
@@ -48,21 +47,25 @@ class _Part(NamedTuple):
 
 
 class Tracing:
-    """Begins the span of each request, and sends what is below it. One for each application."""
+    """Begins the span of each request, and sends what is below it. One for each application.
 
-    def __init__(self, collector: Collector) -> None:
+    `quiet` are paths that are asked every few seconds: traced only where whoever asks traces.
+    """
+
+    def __init__(self, collector: Collector, quiet: frozenset[str] = frozenset()) -> None:
         self._collector = collector
+        self._quiet = quiet
         self._tracer = collector.provider.get_tracer(NAME, version("sknet-serve"))
         self._instrument = InstrumentationScope(NAME, version("sknet-serve"))
 
     def begin(self, scope: Scope, started: float) -> Trace | None:
         """The span of a request that came at `started` (monotonic); below that of its `traceparent` if it has a valid one.
 
-        None for a probe whose sender traces nothing.
+        None where the path is quiet, and the sender traces nothing.
         """
         parent = _parent(scope)
         path: str = scope["path"]
-        if parent is _PLAIN and path in QUIET:
+        if parent is _PLAIN and path in self._quiet:
             return None
         skew = time.time_ns() - round(time.monotonic() * _NS)  # once a request: its spans fit together whatever the clock does
         method = scope["method"]

@@ -24,8 +24,8 @@ def check_tracing(settings: Settings) -> None:
         raise SettingsError(_missing())
 
 
-def new_tracing() -> Tracing | None:
-    """Begin to trace as the variables `OTEL_*` say; None where `OTEL_SDK_DISABLED` forbids it.
+def new_tracing(quiet: frozenset[str]) -> Tracing | None:
+    """Begin to trace as the variables `OTEL_*` say; None where `OTEL_SDK_DISABLED` forbids it. `quiet` as in `Tracing`.
 
     Raises:
         SettingsError: what it needs is not installed, or a variable cannot be used.
@@ -39,7 +39,7 @@ def new_tracing() -> Tracing | None:
         raise SettingsError(_missing()) from error
     except ValueError as error:  # some are read when a module is imported
         raise SettingsError(f"tracing cannot be set up: {error}") from error
-    return None if collector is None else Tracing(collector)
+    return None if collector is None else Tracing(collector, quiet)
 
 
 def _missing() -> str:

@@ -20,6 +20,7 @@
         ├── ImageUndecodable       not an image, or truncated
         ├── ImageUnsupported       an image, of a format that is not accepted
         ├── ImageTooLarge          more pixels than allowed
+        ├── TensorUnusable         numbers that are no input of the network
         └── ImageOverLimit         more of anything else: sides, frames, metadata, time or memory of decoding
 
 Errors carry their numbers as attributes and know nothing of status codes: `app.problems` has the one table of those.
@@ -136,6 +137,10 @@ class ImageTooLarge(ImageError):
         self.height = height
         self.value = width * height
         self.limit = limit
+
+
+class TensorUnusable(ImageError):
+    """An array that is no input of the network: its kind, its shape, or a number in it."""
 
 
 class ImageOverLimit(ImageError):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,10 @@ from model.guard import Guard
 from model.image import ImageLimits, decode, decode_reduced
 from model.memory import give_back_large_blocks
 from model.overlay import overlay_png
-from model.postprocess import top_k
+from model.postprocess import scores_of, top_k
 from model.preprocess import describe, least_size, pixels, quick_pixels
 from model.selection import Selected, Wish, select
+from model.tensors import checked
 from model.types import (
     Box,
     ClassActivation,
@@ -42,6 +44,7 @@ from model.types import (
     ModelInfo,
     Prediction,
     ScaleAttention,
+    ScoreFunction,
 )
 
 
@@ -66,12 +69,14 @@ class LoadRequest(Wish):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prepared image. `pixels` is (H, W, 3) uint8, perhaps read-only; callers outside this package look at `image` only.
+    """One prepared image; callers outside this package look at `image` only.
+
+    `pixels` is (H, W, 3) uint8, perhaps read-only, or (3, H, W) float32, normalised already.
 
     `scale` is how many times its centre was enlarged; `features` says that a class activation map will be wanted.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[Any]
     image: ImageInfo
     scale: float = 1.0
     features: bool = False
@@ -154,6 +159,14 @@ class LoadedModel:
             what = picture.info
             return Item(quick_pixels(picture.image, spec, (what.width, what.height), picture.extent), what)
 
+    def prepare_array(self, array: npt.NDArray[Any]) -> Item:
+        """An input that others prepared, taken as it is: uint8 pixels (H, W, 3) in RGB, or float32 (3, H, W), normalised.
+
+        Raises:
+            TensorUnusable: another kind or shape, or numbers that no pixel comes to.
+        """
+        return Item(checked(array, self.info.preprocess), _described(array))
+
     def _decode_apart(self, name: str, data: bytes) -> Image.Image:
         with self._apart:
             return self._guard.decode(name, data)
@@ -164,13 +177,18 @@ class LoadedModel:
         Raises:
             EngineError: the engine failed, or gave something else than one row of finite numbers an item.
         """
+        kinds = {item.pixels.dtype for item in items}
+        if len(kinds) > 1:  # pixels and tensors that met in one batch
+            return self._run_apart(items)
         features = any(item.features for item in items)
         with self._busy as others:
             found = self._engine.run(np.stack([item.pixels for item in items]), alone=not others, features=features)
         logits = found.logits
         if logits.shape != (len(items), self.info.num_classes):
             raise EngineError(f"the engine gave {logits.shape} for {len(items)} images of {self.info.num_classes} classes")
-        if not np.isfinite(logits).all():  # pixels are always finite: the fault is the engine's, and its watchdog must learn so
+        if not (
+            np.isfinite(logits).all() and np.isfinite(found.attention).all()
+        ):  # pixels are always finite: the fault is the engine's, and its watchdog must learn so
             raise EngineError(f"the engine gave numbers that are not finite for {len(items)} images")
         maps = found.features if found.features is not None else [None] * len(items)
         return [
@@ -178,13 +196,29 @@ class LoadedModel:
             for item, row, attention, seen in zip(items, logits, found.attention, maps, strict=True)
         ]
 
-    def top_k(self, row: Row, k: int) -> tuple[Prediction, ...]:
+    def _run_apart(self, items: Sequence[Item]) -> list[Row]:
+        """A call of the engine for each kind of input."""
+        rows: dict[int, Row] = {}
+        for kind in (np.uint8, np.float32):
+            places = [i for i, item in enumerate(items) if item.pixels.dtype == kind]
+            rows.update(zip(places, self.run([items[i] for i in places]), strict=True))
+        return [rows[i] for i in range(len(items))]
+
+    def top_k(self, row: Row, k: int, function: ScoreFunction = "softmax") -> tuple[Prediction, ...]:
         """The k best classes of a row.
 
         Raises:
             EngineError: logits that are not finite.
         """
-        return top_k(row.logits, k, self.info.labels)
+        return top_k(row.logits, k, self.info.labels, function)
+
+    def scores(self, row: Row, function: ScoreFunction) -> npt.NDArray[np.float32]:
+        """The scores of every class, in the order of their indices: (num_classes,).
+
+        Raises:
+            EngineError: logits that are not finite.
+        """
+        return scores_of(row.logits, function).astype(np.float32)
 
     def attention(self, row: Row) -> KernelAttention:
         """What the units chose for the image of a row: out of the same pass as its logits."""
@@ -275,6 +309,11 @@ class LoadedModel:
         self._drawings.close()
         self._guard.close()
         self._engine.close()
+
+
+def _described(array: npt.NDArray[Any]) -> ImageInfo:
+    height, width = array.shape[:2] if array.dtype == np.uint8 else array.shape[1:]
+    return ImageInfo(width, height, f"{array.dtype} array")
 
 
 def load(request: LoadRequest) -> LoadedModel:

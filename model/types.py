@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+# What makes scores of logits: softmax, of a single label; the sigmoid of each, of several; none, the logits themselves.
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One class of a ranking. `score` is its softmax probability, 0..1."""
+    """One class of a ranking. `score` is its softmax probability, 0..1, unless another `ScoreFunction` was asked for."""
 
     index: int
     label: str

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.errors import EngineError, FiguresUnavailable, ImageTooLarge, ImageUndecodable, ImageUnsupported
+from model.tensors import checked
 from model.types import (
     Box,
     Choice,
@@ -21,6 +25,7 @@ from model.types import (
     Prediction,
     PreprocessSpec,
     ScaleAttention,
+    ScoreFunction,
     UnitAttention,
 )
 
@@ -40,6 +45,11 @@ def fake_info(*, streams: int = 1, batch_size: int = 8, digest: str = "0" * 64) 
         streams=Choice(str(streams), "a test said so"), batch_size=batch_size,
         accuracy={"top1": 50.0}, load_seconds=0.25,
     )  # fmt: skip
+
+
+def score(place: int, function: ScoreFunction = "softmax") -> float:
+    """Of the class at a place of the ranking, 0 for the first."""
+    return {"softmax": 0.5 ** (place + 1), "sigmoid": 0.9 ** (place + 1), "none": 3.0 - place}[function]
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,11 @@ class FakeModel:
                 raise fault
         return FakeItem(data)
 
+    def prepare_array(self, array: Any) -> FakeItem:
+        """The first number decides, as the first byte of an image does."""
+        first = int(checked(array, self.info.preprocess).flat[0])
+        return FakeItem(bytes([first % 256]), ImageInfo(224, 224, f"{array.dtype} array"))
+
     def run(self, items: Sequence[Any]) -> Sequence[Any]:
         self.batches.append([item.data for item in items])
         self.entered.set()
@@ -88,9 +103,13 @@ class FakeModel:
             raise EngineError(SECRET)
         return [item.data for item in items]
 
-    def top_k(self, row: Any, k: int) -> tuple[Prediction, ...]:
+    def top_k(self, row: Any, k: int, function: ScoreFunction = "softmax") -> tuple[Prediction, ...]:
         order = [(row[0] + i) % len(LABELS) for i in range(k)]
-        return tuple(Prediction(i, LABELS[i].name, 0.5 ** (n + 1), LABELS[i].wnid) for n, i in enumerate(order))
+        return tuple(Prediction(i, LABELS[i].name, score(n, function), LABELS[i].wnid) for n, i in enumerate(order))
+
+    def scores(self, row: Any, function: ScoreFunction) -> NDArray[np.float32]:
+        values = [score((i - row[0]) % len(LABELS), function) for i in range(len(LABELS))]
+        return np.array(values, np.float32)
 
     def attention(self, row: Any) -> KernelAttention:
         """Two units of two kernels; the share of the larger grows with the first byte."""

@@ -43,3 +43,9 @@ class Problem(BaseModel):
         None, description="The values that are allowed.", examples=[["image/*", "application/json"]]
     )
     reasons: list[str] | None = Field(None, description="Why the service is not ready.", examples=[["the model is being loaded"]])
+
+
+class PlainError(BaseModel):
+    """An error as some protocols of others want it."""
+
+    error: str = Field(description="What is wrong, and what is allowed.", examples=["the body is empty"])

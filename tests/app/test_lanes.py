@@ -20,7 +20,7 @@ from app.settings import Settings
 from model import child
 from model.errors import CheckpointCorrupt
 from model.guard import BEGIN_S
-from model.types import Label, Prediction
+from model.types import Label, Prediction, ScoreFunction
 from model.wire import PATIENCE
 from tests.app.asgi import until
 from tests.fakes import SECRET, FakeModel, fake_info
@@ -34,7 +34,7 @@ class Other(FakeModel):
     def __init__(self, **more: Any) -> None:
         super().__init__(info=replace(fake_info(digest="1" * 64), labels=OTHER), **more)
 
-    def top_k(self, row: Any, k: int) -> tuple[Prediction, ...]:
+    def top_k(self, row: Any, k: int, function: ScoreFunction = "softmax") -> tuple[Prediction, ...]:
         return tuple(Prediction(i, OTHER[i].name, 0.9) for i in range(k))
 
 

@@ -279,7 +279,7 @@ async def test_paths_and_methods_of_strangers_make_no_new_names() -> None:
 async def test_a_probe_is_traced_only_for_whom_traces() -> None:
     memory = Memory()
     async with traced(memory) as service:
-        for path in ("/livez", "/readyz", "/metrics"):
+        for path in ("/livez", "/readyz", "/healthz", "/metrics"):
             response = await service.client.get(path)
             assert (response.status_code, "traceresponse" in response.headers, memory.spans) == (200, False, [])
         await service.client.get("/livez", headers={"traceparent": SAMPLED})
@@ -325,7 +325,7 @@ async def test_every_log_line_of_a_request_carries_its_ids(caplog: pytest.LogCap
 async def test_without_tracing_nothing_of_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sknet.access")
 
-    def make() -> Any:
+    def make(_: frozenset[str]) -> Any:
         pytest.fail("it was made")
 
     async with serving(make_tracing=make) as service:

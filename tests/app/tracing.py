@@ -25,11 +25,11 @@ class Memory:
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     closed: bool = False
 
-    def make(self) -> Tracing:
+    def make(self, quiet: frozenset[str] = frozenset()) -> Tracing:
         provider = TracerProvider(sampler=self.sampler, shutdown_on_exit=False)
         processor = SimpleSpanProcessor(self.exporter)
         provider.add_span_processor(processor)
-        return Tracing(Collector(provider, processor))
+        return Tracing(Collector(provider, processor), quiet)
 
     @property
     def spans(self) -> Sequence[ReadableSpan]:

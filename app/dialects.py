@@ -1,0 +1,24 @@
+"""What a protocol of others adds to the service: its routes, and the paths on which images come. Knows none of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One protocol, as the composition root puts it in.
+
+    `inputs` are paths whose POST brings images, as clients write them, each with the most bytes that its body may have.
+    `templates` are the same paths as the OpenAPI document has them, where they differ. `admin` are paths that load or unload,
+    and `probes` those that are asked for readiness and need no key.
+    """
+
+    router: APIRouter
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    templates: frozenset[str] = frozenset()
+    admin: frozenset[str] = frozenset()
+    probes: frozenset[str] = frozenset()
