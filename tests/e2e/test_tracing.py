@@ -72,7 +72,7 @@ def test_without_a_collector_requests_are_answered_and_the_end_is_in_time() -> N
             time.sleep(0.01)
         started = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - started < 12  # 3 of them for the collector; the library alone would take 30 and more
+        assert time.monotonic() - started < 15  # 3 of them for the collector; the library alone may take 30 and more
         loud = [r for r in server.records() if r["level"] != "info"]
     assert 1 <= len(loud) <= 4, loud
     assert any("lost" in str(r["message"]) or "last spans" in str(r["message"]) for r in loud)
