@@ -1,0 +1,67 @@
+"""Predictions as Vertex AI asks a custom container for them.
+
+https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, FailFast, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.schemas.native import TINY_PNG, Base64, PredictionJson
+from app.schemas.wire import Wire
+
+_ONE_OF: dict[str, Any] = {"oneOf": [{"required": ["b64"]}, {"required": ["image"]}]}
+
+
+class VertexBytes(Wire):
+    """Bytes inside JSON, as Google's protocols have them."""
+
+    b64: Base64 = Field(description="Base64 of the encoded image, or a `data:` URI.", examples=[TINY_PNG])
+
+
+class VertexInstance(Wire):
+    """One image: its bytes, or the same under the name of the network's input."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_OF)
+
+    b64: Base64 | SkipJsonSchema[None] = Field(
+        None, description="Base64 of the encoded image, or a `data:` URI.", examples=[TINY_PNG]
+    )
+    image: VertexBytes | SkipJsonSchema[None] = Field(
+        None, description="The same a step further in.", examples=[{"b64": TINY_PNG}]
+    )
+
+
+class VertexParameters(Wire):
+    """What is wanted of every image."""
+
+    top_k: int | SkipJsonSchema[None] = Field(
+        None,
+        description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.",
+        examples=[3],
+        json_schema_extra={"minimum": 1},  # told here, held by the classifier: it knows the maximum as well
+    )
+    min_score: float = Field(0.0, ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])
+
+
+class VertexJson(Wire):
+    """Images, and what is wanted of them."""
+
+    instances: Annotated[list[VertexInstance], FailFast()] = Field(
+        description="The images.", examples=[[{"b64": TINY_PNG}]], json_schema_extra={"minItems": 1}
+    )
+    parameters: VertexParameters | SkipJsonSchema[None] = Field(
+        None, description="What is wanted of every image.", examples=[{"top_k": 3}]
+    )
+
+
+class VertexAnswer(Wire):
+    """A ranking for each image."""
+
+    predictions: list[list[PredictionJson]] = Field(
+        description="For each instance, in order, its classes: best first; ties by index.",
+        examples=[[[{"index": 281, "label": "tabby, tabby cat", "score": 0.97, "wnid": "n02123045"}]]],
+    )
