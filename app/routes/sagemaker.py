@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.accept import preferred
+from app.accept import accepts
 from app.classifier import Wanted
 from app.context import context_of
 from app.dialects import Dialect
@@ -76,17 +76,13 @@ async def ping(services: Has, response: Response) -> Ready:
 async def invocations(request: Request) -> Response:
     """As `POST /classify`; a raw body may also be `application/x-image`, or of no type at all."""
     services, context = services_of(request), context_of(request.scope)
-    _check_accept(",".join(request.headers.getlist("accept")))
+    accept = ",".join(request.headers.getlist("accept"))
+    if not accepts(accept, JSON):  # the caller would throw it away: the platform hands on what it asked for
+        raise NotAcceptable(f"the answer is {JSON}, which the Accept {accept[:100]!r} leaves out", [JSON])
     asked = _attributes(",".join(request.headers.getlist(ATTRIBUTES)))
     data = await one_image(request, services.fetch, untyped=True)
     wanted = Wanted(asked.top_k, asked.min_score, asked.explain is not None)
     return answered(services, context, await services.classifier.tell(data, wanted, context.deadline))
-
-
-def _check_accept(accept: str) -> None:
-    """Raises NotAcceptable for a caller who would throw JSON away: the platform hands on what it asked for."""
-    if accept.strip() and preferred(accept, ("", JSON)) != JSON:
-        raise NotAcceptable(f"the answer is {JSON}; {accept[:100]!r} takes none", [JSON])
 
 
 def _attributes(header: str) -> Attributes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas.native import TINY_PNG, Base64
 from app.schemas.wire import Wire
@@ -17,13 +16,13 @@ from app.schemas.wire import Wire
 class HuggingFaceParameters(Wire):
     """What is wanted of the image."""
 
-    top_k: int | SkipJsonSchema[None] = Field(
+    top_k: int | None = Field(
         None,
         description="How many classes to return, 1 or more; never more than there are. 5 unless the settings say otherwise.",
         examples=[3],
         json_schema_extra={"minimum": 1},  # told here, held by the classifier
     )
-    function_to_apply: Literal["softmax", "sigmoid", "none"] | SkipJsonSchema[None] = Field(
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         None, description="What makes scores of the network's output; `softmax` where it is left out.", examples=["softmax"]
     )
 
@@ -36,9 +35,7 @@ class HuggingFaceJson(BaseModel):
     inputs: Base64 = Field(
         description="Base64 of the encoded image, or a `data:` URI; where the service allows it, an address.", examples=[TINY_PNG]
     )
-    parameters: HuggingFaceParameters | SkipJsonSchema[None] = Field(
-        None, description="What is wanted of the image.", examples=[{"top_k": 3}]
-    )
+    parameters: HuggingFaceParameters | None = Field(None, description="What is wanted of the image.", examples=[{"top_k": 3}])
 
 
 class LabelScore(Wire):

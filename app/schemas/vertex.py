@@ -8,12 +8,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, FailFast, Field
-from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas.native import TINY_PNG, Base64, PredictionJson
 from app.schemas.wire import Wire
 
-_ONE_OF: dict[str, Any] = {"oneOf": [{"required": ["b64"]}, {"required": ["image"]}]}
+# In one place or the other, which is left out or null then.
+_ONE_OF: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["b64"], "properties": {"b64": {"type": "string", "format": "byte"}, "image": {"type": "null"}}},
+        {"required": ["image"], "properties": {"b64": {"type": "null"}, "image": {"type": "object"}}},
+    ]
+}
 
 
 class VertexBytes(Wire):
@@ -27,18 +32,14 @@ class VertexInstance(Wire):
 
     model_config = ConfigDict(json_schema_extra=_ONE_OF)
 
-    b64: Base64 | SkipJsonSchema[None] = Field(
-        None, description="Base64 of the encoded image, or a `data:` URI.", examples=[TINY_PNG]
-    )
-    image: VertexBytes | SkipJsonSchema[None] = Field(
-        None, description="The same a step further in.", examples=[{"b64": TINY_PNG}]
-    )
+    b64: Base64 | None = Field(None, description="Base64 of the encoded image, or a `data:` URI.", examples=[TINY_PNG])
+    image: VertexBytes | None = Field(None, description="The same a step further in.", examples=[{"b64": TINY_PNG}])
 
 
 class VertexParameters(Wire):
     """What is wanted of every image."""
 
-    top_k: int | SkipJsonSchema[None] = Field(
+    top_k: int | None = Field(
         None,
         description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.",
         examples=[3],
@@ -53,9 +54,7 @@ class VertexJson(Wire):
     instances: Annotated[list[VertexInstance], FailFast()] = Field(
         description="The images.", examples=[[{"b64": TINY_PNG}]], json_schema_extra={"minItems": 1}
     )
-    parameters: VertexParameters | SkipJsonSchema[None] = Field(
-        None, description="What is wanted of every image.", examples=[{"top_k": 3}]
-    )
+    parameters: VertexParameters | None = Field(None, description="What is wanted of every image.", examples=[{"top_k": 3}])
 
 
 class VertexAnswer(Wire):
