@@ -115,7 +115,9 @@ def create_app(
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
-            *(dict(tag) for dialect in dialects for tag in dialect.tags),
+            *{
+                tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags
+            }.values(),  # once, of one that is at two places
         ],
     )
     app.state.services = Services(settings, metrics, classifier, swap, room, fetch)

@@ -10,13 +10,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.native import TINY_PNG, Base64
-from app.schemas.wire import Wire
+from app.schemas.wire import Whole, Wire
 
 
 class HuggingFaceParameters(Wire):
     """What is wanted of the image."""
 
-    top_k: int | None = Field(
+    top_k: Whole | None = Field(
         None,
         description="How many classes to return, 1 or more; never more than there are. 5 unless the settings say otherwise.",
         examples=[3],

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, FailFast, Field
 
 from app.schemas.native import TINY_PNG, Base64, PredictionJson
-from app.schemas.wire import Wire
+from app.schemas.wire import Whole, Wire
 
 # In one place or the other, which is left out or null then.
 _ONE_OF: dict[str, Any] = {
@@ -39,13 +39,13 @@ class VertexInstance(Wire):
 class VertexParameters(Wire):
     """What is wanted of every image."""
 
-    top_k: int | None = Field(
+    top_k: Whole | None = Field(
         None,
         description="How many classes to return, 1 to the number of classes; 5 unless the settings say otherwise.",
         examples=[3],
         json_schema_extra={"minimum": 1},  # told here, held by the classifier: it knows the maximum as well
     )
-    min_score: float = Field(0.0, ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])
+    min_score: float = Field(0.0, strict=True, ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])
 
 
 class VertexJson(Wire):

@@ -76,6 +76,7 @@ async def test_json_with_parameters(sent: dict[str, Any], expected: list[dict[st
         (as_json(b"x", topk=3), 400, "parameters.topk is not known here"),
         (as_json(b"x", top_k="many"), 400, "parameters.top_k should be a whole number"),
         (as_json(b"x", top_k=1.5), 400, "parameters.top_k should be a whole number"),
+        (as_json(b"x", top_k=False), 400, "parameters.top_k should be a whole number"),
         (as_json(b"x", top_k=0), 422, "a whole number from 1 to"), (as_json(b"x", top_k=-1), 422, "a whole number from 1 to"),
         (as_json(b"x", function_to_apply="tanh"), 422, "it may be 'softmax', 'sigmoid' or 'none'"),
         ({"inputs": "https://example.org/cat.jpg"}, 403, "images by url are switched off"),
@@ -135,6 +136,13 @@ async def test_the_root_is_taken_over_only_where_the_settings_say_so() -> None:
         assert (await service.client.get("/")).headers["content-type"].startswith("text/html")
         assert (await service.client.post("/hf", content=b"\x01")).status_code == 404
         assert list(service.app.openapi()["paths"]["/"]) == ["post"]
+
+
+async def test_at_both_places_it_has_one_head_in_the_document() -> None:
+    async with serving(dialects=ROOT) as service:
+        document = service.app.openapi()
+        assert [tag["name"] for tag in document["tags"]].count("Hugging Face") == 1
+        assert {document["paths"][path]["post"]["operationId"] for path in ("/", "/hf")} == {"huggingface", "huggingface_root"}
 
 
 async def test_switched_off_it_is_not_there() -> None:
