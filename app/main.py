@@ -78,6 +78,7 @@ def create_app(
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)
     dialects = spoken(settings)
+    tags = {tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags}  # by name: one may be at two places
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
 
     @asynccontextmanager
@@ -115,9 +116,7 @@ def create_app(
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
-            *{
-                tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags
-            }.values(),  # once, of one that is at two places
+            *tags.values(),
         ],
     )
     app.state.services = Services(settings, metrics, classifier, swap, room, fetch)
