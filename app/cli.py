@@ -29,6 +29,7 @@ from app.keys import Keys
 from app.program import Program
 from app.settings import Settings, SettingsError, is_given, unknown_variables
 from app.terminal import MODEL_FIELDS, setting_flags, settings_from, table
+from app.tracing import check_tracing
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def serve(**flags: Any) -> None:
     settings = settings_from(flags)
     try:
         known = Keys.of(settings)
+        check_tracing(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.
@@ -94,7 +96,10 @@ def serve(**flags: Any) -> None:
     else:
         from app.process import serve as serve_here
 
-        failure = serve_here(settings)
+        try:
+            failure = serve_here(settings)
+        except SettingsError as error:  # found late: what it needs is only read when it is made
+            failure = str(error)
     if failure is not None:
         last_word(f"Error: {failure}")
         sys.exit(1)
@@ -211,7 +216,7 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
-    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None})  # it says the same without them
+    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None, "tracing": False})  # as without
     click.echo(json.dumps(create_app(settings).openapi(), indent=2))
 
 

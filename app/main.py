@@ -30,10 +30,12 @@ from app.services import Services
 from app.settings import Settings, load_settings
 from app.sources import Fetch
 from app.swaps import Load, Swaps
+from app.tracing import new_tracing
 from model.device import cpu_limit
 from model.errors import ModelError
 
 if TYPE_CHECKING:
+    from app.spans import Tracing
     from model.manager import LoadRequest
 
 logger = logging.getLogger("sknet.service")
@@ -41,6 +43,7 @@ logger = logging.getLogger("sknet.service")
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 MakeFetch = Callable[[Settings, Room], Fetch]
+MakeTracing = Callable[[frozenset[str]], "Tracing | None"]
 
 
 def create_app(
@@ -52,6 +55,7 @@ def create_app(
     metrics: Metrics | None = None,
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
     make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -63,9 +67,10 @@ def create_app(
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
+        make_tracing: makes what sends spans where the settings want it, given the paths of probes; replaced by tests.
 
     Raises:
-        SettingsError: settings, or the keys that they name, cannot be used.
+        SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
     """
     settings = settings or load_settings()
     keys = Keys.of(settings)
@@ -80,6 +85,8 @@ def create_app(
     dialects = spoken(settings)
     tags = {tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags}  # by name: one may be at two places
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
+    quiet = frozenset({"/livez", "/readyz", "/healthz", "/metrics"}).union(*(dialect.probes for dialect in dialects))
+    tracing = (make_tracing or new_tracing)(quiet) if settings.tracing else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -99,6 +106,8 @@ def create_app(
             await asyncio.gather(loading, return_exceptions=True)
             if keys is not None:
                 keys.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)  # last: what ends above has spans as well
 
     app = FastAPI(
         title="SKNet",
@@ -159,6 +168,7 @@ def create_app(
         deadline_s=settings.deadline_s,
         timed=timed,
         draining=lambda: classifier.lanes.draining,
+        tracing=tracing,
     )
     if settings.cors_origins:
         app.add_middleware(with_cors(Headed, settings.cors_origins))

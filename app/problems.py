@@ -102,6 +102,11 @@ def row_of(kind: type[BaseException]) -> Row:
     return next((TABLE[base] for base in kind.__mro__ if base in TABLE), INTERNAL)
 
 
+def is_fault(status: int | None) -> bool:
+    """Whether an answer says that the service is at fault; what a client did wrong is no fault, nor that it left."""
+    return status is not None and status >= 500
+
+
 def problem_of(error: BaseException) -> Problem:
     """An error as its problem document. The numbers that matter come from the error's own attributes."""
     row = row_of(type(error))
@@ -121,7 +126,7 @@ def response_of(error: BaseException, scope: Scope) -> Response:
 def log_fault(error: BaseException, scope: Scope) -> None:
     """Put into the log what the client is not told, under the id that the client was."""
     if row_of(type(error)) is INTERNAL:
-        logger.error("request failed", exc_info=error, extra={"request_id": context_of(scope).id})
+        logger.error("request failed", exc_info=error, extra=context_of(scope).marks)
 
 
 async def answer(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:

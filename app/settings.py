@@ -276,6 +276,11 @@ def client_key() -> str | None:
     return os.environ.get(CLIENT_KEY) or None
 
 
+def of_opentelemetry(name: str) -> str:
+    """One of the variables `OTEL_*` that OpenTelemetry's library leaves to whoever sets it up; empty where not given."""
+    return os.environ.get(f"OTEL_{name}", "").strip().lower()
+
+
 def unknown_variables() -> tuple[str, ...]:
     """Variables that look like settings and are none: most likely a spelling mistake."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {CLIENT_KEY}
