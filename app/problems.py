@@ -66,6 +66,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
     errors.UnsupportedMedia: Row(415, "unsupported-media-type", "The media type is not accepted"),
     errors.InvalidParameter: Row(422, "invalid-parameter", "A parameter is out of range"),
+    errors.InstanceUnusable: Row(422, "image-unusable", "The image cannot be used"),
     errors.Overloaded: Row(429, "overloaded", "Too much at once", retry=True),
     errors.NotReady: Row(503, "not-ready", "The service is not ready", retry=True),
     errors.DeadlinePassed: Row(504, "deadline-passed", "The deadline passed"),
@@ -112,7 +113,7 @@ def problem_of(error: BaseException) -> Problem:
     if row is INTERNAL:
         return _problem(row, "The fault is ours and is in the log under this request's id.")
     numbers = {name: getattr(error, name) for name in ("limit", "value", "allowed", "reasons") if hasattr(error, name)}
-    if isinstance(error, errors.InvalidParameter):
+    if isinstance(error, errors.InvalidParameter | errors.InstanceUnusable):
         numbers["parameter"] = error.name
     return _problem(row, str(error), **{k: v for k, v in numbers.items() if v is not None})
 
@@ -182,10 +183,9 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
-def _is_plain(scope: Scope) -> bool:
+def is_plain(method: str, path: str) -> bool:
     """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
-    path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and method == "POST")
 
 
 def _response(
@@ -196,6 +196,6 @@ def _response(
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
-    if _is_plain(scope):
+    if is_plain(scope.get("method", ""), scope.get("path", "").removeprefix(scope.get("root_path", ""))):
         return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

@@ -88,7 +88,7 @@ def ports(documents: Sequence[Document]) -> Iterator[str]:
             told = {port["containerPort"] for port in container["ports"]}
             if told != listening:
                 yield f"ports {sorted(told)}, the service listens on {sorted(listening)}"
-            if not re.search(rf"^EXPOSE {chosen.port}$", DOCKERFILE, re.M):
+            if not re.search(rf"^EXPOSE\b.*\b{chosen.port}\b", DOCKERFILE, re.M):
                 yield f"the image does not expose {chosen.port}"
 
 
