@@ -164,6 +164,9 @@ LAYERS: dict[str, dict[str, float]] = {
         "cli_models": 5.5,
         "bench": 5.5,
         "cli": 6,
+        "ray_board": 0.5,
+        "ray_proxy": 4,
+        "ray_replica": 5.5,
         "ray_serve": 6,
         "tracing": 0.5,
         "grpc_server": 4.5,
@@ -362,7 +365,7 @@ def test_route_files_are_short() -> None:
 
 def test_the_layer_table_names_only_what_the_design_has() -> None:
     """A row whose file has gone is a hole for the next file of that name, but those still to come may stay."""
-    to_come: dict[str, set[str]] = {"model": set(), "app": {"ray_serve", "tracing", "grpc_server", "oip_pb2"}}
+    to_come: dict[str, set[str]] = {"model": set(), "app": {"tracing", "grpc_server", "oip_pb2"}}
     for package, rows in LAYERS.items():
         there = {module.row for name, module in TREE.items() if top(name) == package}
         assert set(rows) - there <= to_come[package]
