@@ -17,9 +17,9 @@ from typing import Any, Self
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.access import ADMIN
 from app.classifier import Model
 from app.errors import AppError, ScopeForbidden
+from app.keys import ADMIN
 from app.logs import configure
 from app.main import create_app, load_model
 from app.ray_board import Finds, ReportedMetrics, Reporter, board_of
@@ -56,7 +56,7 @@ class Place:
         from ray import serve
 
         context = serve.get_replica_context()
-        resources = ray.get_runtime_context().get_assigned_resources()
+        resources = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
         return cls(context.app_name, context.replica_tag, context.rank.rank, resources)
 
     @property
@@ -151,7 +151,7 @@ class Replica:
                 f"along; set it for all nodes (runtime_env), or {PREFIX}API_KEYS_FILE"
             )
         configure(settings.log_format, settings.log_level, worker=place.rank)
-        metrics = ReportedMetrics()
+        self._metrics = metrics = ReportedMetrics()
         self._app = create_app(settings, load=load or load_model, metrics=metrics, swaps=ReplicaSwaps, cpus=place.cpus)
         services: Services = self._app.state.services
         assert isinstance(services.swaps, ReplicaSwaps)
@@ -162,7 +162,7 @@ class Replica:
         self._asked: object = self  # no `user_config` yet
         _beside(self._app, self._reporter)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201 - the name is Ray's
+    def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
     async def reconfigure(self, user_config: dict[str, Any] | None, rank: object) -> None:
@@ -174,11 +174,20 @@ class Replica:
             return
         first, self._asked = self._asked is self, user_config
         try:
-            await self._swaps.serve(UserConfig.model_validate(user_config or {}).checkpoint)
-        except (AppError, ModelError, ValidationError) as error:
+            await self._swaps.serve(self._wanted(user_config).checkpoint)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the model that serves is in order
             logger.error("user_config %r was not taken up: %s", user_config, error)
             if first:
                 await self._serve_as_the_others(error)
+
+    def _wanted(self, user_config: dict[str, Any] | None) -> UserConfig:
+        try:
+            return UserConfig.model_validate(user_config or {})
+        except ValidationError as error:
+            self._metrics.loads.labels("refused").inc()  # as a checkpoint that cannot be loaded: somebody should look
+            fault = error.errors()[0]
+            name = ".".join(map(str, fault["loc"])) or "user_config"
+            raise ValueError(f"{name}: {fault['msg']}; it may say {', '.join(UserConfig.model_fields)}") from None
 
     async def _serve_as_the_others(self, error: Exception) -> None:
         """A replica that starts while the others refused what it is to load must not serve something else than they do."""

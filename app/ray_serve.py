@@ -15,7 +15,7 @@ from app.ray_replica import Replica
 from app.settings import is_secret, load_settings, prepare_ray
 
 if TYPE_CHECKING:
-    from ray.serve import Application
+    from ray.serve import Application, Deployment
 
 NAME = "sknet"  # of the deployment, in a configuration file
 ANSWERS = "app.ray_proxy.middlewares"
@@ -42,7 +42,9 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Options:
         if self.max_replicas < self.min_replicas:
-            raise ValueError(f"max_replicas is {self.max_replicas}: it may be {self.min_replicas}, which is min_replicas, or more")
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}: it may be {self.min_replicas}, which is min_replicas, or more"
+            )
         return self
 
 
@@ -61,7 +63,7 @@ def app(args: Options | dict[str, Any]) -> Application:
         from ray import serve
     except ImportError:
         raise ImportError("Ray Serve is not installed: pip install 'sknet-serve[ray]'") from None
-    deployment = serve.deployment(
+    deployment: Deployment = serve.deployment(  # type: ignore[assignment] - of one that it is given, it makes one
         serve.ingress()(Replica),
         name=NAME,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},

@@ -1,6 +1,7 @@
-"""A Ray cluster of two nodes on loopback that serves `deploy/ray/serve.yaml`: a program, since Ray leaves much behind in a process.
+"""A Ray cluster of two nodes on loopback that serves `deploy/ray/serve.yaml`.
 
-It takes orders as lines of JSON, `[name, argument...]`, and answers each with a line of JSON on the stream that was its output.
+It is a program, since Ray leaves much behind in a process, and `running` starts and ends it. It takes orders as lines of JSON,
+`[name, argument...]`, and answers each with a line of JSON on the stream that was its output.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0
 MARK = "CLUSTER_OF_A_TEST"  # in the environment of every process of a cluster, so that each can be found and ended
 STOP_S = 30
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "serve.yaml"
-NODE = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 80_000_000}
+# Without what nobody asks here: processes that watch logs, and that would start machines.
+NODE: dict[str, Any] = {
+    "node_ip_address": "127.0.0.1", "include_dashboard": False, "include_log_monitor": False, "no_monitor": True,
+    "object_store_memory": 80_000_000,
+}  # fmt: skip
 ROOM = 2  # replicas a node: three need both
 
 
@@ -91,9 +96,9 @@ class Cluster:
         import ray
         from ray import serve
 
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
-        self._nodes.shutdown()
+        self._nodes.shutdown()  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -122,6 +127,7 @@ class Orders:
     def until(self, condition: Callable[[dict[str, Any]], bool], limit_s: float) -> dict[str, Any]:
         """Ask for the state until it is so."""
         end = time.monotonic() + limit_s
+        state: dict[str, Any]
         while not condition(state := self("state")):
             if time.monotonic() > end:
                 raise AssertionError(f"not within {limit_s} s: {state}\n{self.log.read_text(errors='replace')[-3000:]}")

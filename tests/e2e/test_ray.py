@@ -7,6 +7,8 @@ The tests are stages of one cluster, in their order: a cluster takes longer to s
 from __future__ import annotations
 
 import http.client
+import json
+import shutil
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,24 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import model
 from app.client import Classification, Client, ClientError
-from tests.e2e import checkpoints, ray_cluster
+from tests.e2e import ray_cluster
+from tests.e2e.bad_inputs import BODY_LIMIT, gif_frames
 from tests.e2e.server import Server
 from tests.images import encode, photograph
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-BODY_LIMIT = 1_000_000
 BUNDLED = "bundled:cifar10"
-DOGS = {"dog": 0.7, "elk": 0.2, "fox": 0.06, "gnu": 0.04}
+OTHER = "other "  # before each label of the other checkpoint
 SCALING = {
-    "min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 2,
-    "upscale_delay_s": 0.5, "downscale_delay_s": 2, "look_back_period_s": 2,
+    "min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 0.5,
+    "upscale_delay_s": 0.5, "downscale_delay_s": 4, "look_back_period_s": 2, "metrics_interval_s": 0.5,
 }  # fmt: skip
-FEW, MANY = 1, 12  # plain connections: fewer and more than one replica is to have
-WITHIN_S = 60
+QUICK = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("REPLICA", "HANDLE")}
+CONNECTIONS, PAUSE_S = 8, 0.02  # enough for three replicas, and something is left of the processors for these to start
+WITHIN_S = 100
 PICTURES = [encode(photograph(size=(40 + i, 32))) for i in range(4)]  # told apart in the answers by their width
 
 
@@ -47,7 +50,7 @@ class Seen:
 
     plain: Counter[str] = field(default_factory=Counter)
     client: Counter[str] = field(default_factory=Counter)
-    models: Counter[str] = field(default_factory=Counter)  # by the digest in the answers
+    models: Counter[str] = field(default_factory=Counter)  # that answered: "bundled" or "other"
     wrong: list[object] = field(default_factory=list)
 
     @property
@@ -61,8 +64,7 @@ class Cluster:
     """The cluster with the clients that never stop asking it."""
 
     orders: ray_cluster.Orders
-    dogs: str
-    seen: Seen = field(default_factory=Seen)
+    other: str  # a checkpoint that is told from the bundled one by its labels
 
     def post(self, data: bytes, http: httpx.Client) -> httpx.Response:
         return http.post("/classify", content=data, headers={"Content-Type": "image/jpeg"})
@@ -73,23 +75,25 @@ class Cluster:
             yield http
 
     @contextmanager
-    def load(self, connections: int) -> Iterator[Seen]:
-        """So many plain connections, and one client that tries again, all the while."""
-        self.seen, over = Seen(), threading.Event()
+    def load(self, connections: int = CONNECTIONS, pause_s: float = PAUSE_S) -> Iterator[Seen]:
+        """So many plain connections, and one client that tries again, all the while, each with a pause between its requests."""
+        seen, over = Seen(), threading.Event()
         with ThreadPoolExecutor(connections + 1) as pool:
-            asking = [pool.submit(self._ask, i, self.seen, over) for i in range(connections)]
-            asking.append(pool.submit(self._ask_patiently, self.seen, over))
+            asking = [pool.submit(self._ask, i, seen, over, pause_s) for i in range(connections)]
+            asking.append(pool.submit(self._ask_patiently, seen, over, pause_s))
             try:
-                yield self.seen
+                yield seen
             finally:
                 over.set()
         for each in asking:
             each.result()
+        assert seen.wrong == []
+        assert set(seen.client) == {"answered"}  # nothing is lost for who tries again
 
-    def _ask(self, number: int, seen: Seen, over: threading.Event) -> None:
+    def _ask(self, number: int, seen: Seen, over: threading.Event, pause_s: float) -> None:
         data = PICTURES[number % len(PICTURES)]
         with self.http() as http:
-            while not over.is_set():
+            while not over.wait(pause_s):
                 try:
                     answer = self.post(data, http)
                 except httpx.TransportError as error:
@@ -98,15 +102,16 @@ class Cluster:
                 seen.plain[str(answer.status_code)] += 1
                 body = answer.json()
                 if answer.status_code == 200:
-                    seen.models[body["model"]["digest"]] += 1
-                    if body["image"]["width"] != 40 + number % len(PICTURES) or len(body["predictions"]) not in (4, 5):
+                    labels = [each["label"] for each in body["predictions"]]
+                    seen.models["other" if labels[0].startswith(OTHER) else "bundled"] += 1
+                    if body["image"]["width"] != 40 + number % len(PICTURES) or len(labels) != 5:
                         seen.wrong.append(body)
                 elif (answer.status_code, body["type"], answer.headers["retry-after"]) != (503, "/problems/not-ready", "1"):
                     seen.wrong.append(body)
 
-    def _ask_patiently(self, seen: Seen, over: threading.Event) -> None:
+    def _ask_patiently(self, seen: Seen, over: threading.Event, pause_s: float) -> None:
         with Client(self.orders.url, timeout_s=30) as client:
-            while not over.is_set():
+            while not over.wait(pause_s):
                 try:
                     found = client.classify(PICTURES[0])
                 except ClientError as error:
@@ -122,23 +127,39 @@ class Cluster:
         state = self.orders.until(lambda state: len(state["running"]) == count, WITHIN_S)
         return [(pid, second) for pid, second in state["running"]]
 
-    def samples(self, name: str) -> dict[str, float]:
-        """Of a metric, its sum by replica."""
+    def metric(self, name: str, **labels: str) -> list[float]:
+        """The sample of each replica, whichever of them is asked."""
         with self.http() as http:
             families = text_string_to_metric_families(http.get("/metrics").text)
-        found: Counter[str] = Counter()
-        for sample in (s for family in families for s in family.samples if s.name == name):
-            found[sample.labels["replica"]] += sample.value  # type: ignore[assignment]
-        return dict(found)
+        samples = [s for family in families for s in family.samples if s.name == name and labels.items() <= s.labels.items()]
+        assert len({sample.labels["replica"] for sample in samples}) == len(samples)
+        return [sample.value for sample in samples]
+
+    def until_metric(self, wanted: list[float], name: str, **labels: str) -> None:
+        """Wait until the samples are these: a replica tells the others every two seconds."""
+        end = time.monotonic() + WITHIN_S
+        while sorted(found := self.metric(name, **labels)) != wanted:
+            assert time.monotonic() < end, found
+            time.sleep(0.2)
+
+
+def other_checkpoint(folder: Path) -> Path:
+    """The bundled weights under other names of the classes: no graph has to be made for them."""
+    bundled = Path(model.__path__[0]) / "checkpoints"
+    card = json.loads((bundled / "cifar10.json").read_text())
+    del card["golden"]
+    card["labels"] = [OTHER + label for label in card["labels"]]
+    folder.mkdir()
+    shutil.copy(bundled / "cifar10.safetensors", folder / "other.safetensors")
+    (folder / "other.json").write_text(json.dumps(card))
+    return folder / "other.safetensors"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("ray")
-    dogs = checkpoints.write(folder / "models", "dogs", DOGS)
-    checkpoints.export_into(folder / "cache", dogs)
-    with ray_cluster.running({}, folder / "log.txt") as orders:
-        made = Cluster(orders, str(dogs))
+    with ray_cluster.running(QUICK, folder / "log.txt") as orders:
+        made = Cluster(orders, str(other_checkpoint(folder / "models")))
         made.deploy({"checkpoint": BUNDLED}, SKNET_DEVICE="cpu", SKNET_MAX_BODY_BYTES=str(BODY_LIMIT))
         orders.until(lambda state: state["application"] == "RUNNING", WITHIN_S)
         yield made
@@ -157,24 +178,28 @@ def exchange(url: str, method: str, path: str, body: Any = None, **headers: str)
         connection.close()
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        ("POST", "/classify", PICTURES[0], {"Content_Type": "image/jpeg"}),
-        ("POST", "/classify?top_k=2", [PICTURES[0][:50], PICTURES[0][50:]], {"Content_Type": "image/jpeg", "Transfer_Encoding": "chunked"}),
-        ("POST", "/classify", b"no image", {"Content_Type": "image/jpeg"}),
-        ("POST", "/classify", b"", {"Content_Type": "text/plain"}),
-        ("POST", "/classify?top_k=0", PICTURES[0], {"Content_Type": "image/jpeg"}),
-        ("POST", "/classify", PICTURES[0], {"Content_Type": "image/jpeg", "X_Timeout_Ms": "soon"}),
-        ("POST", "/models/default/load", b"{}", {"Content_Type": "application/json"}),
-        ("HEAD", "/readyz", None, {}),
-        ("GET", "/models/default%0A", None, {}),
-        ("GET", "/no%2Fsuch", None, {}),
-        ("PUT", "/classify", None, {}),
-        ("GET", "/problems/not-ready", None, {}),
-    ],
-    ids=lambda each: f"{each[0]} {each[1]} {len(each[3])}",
-)  # fmt: skip
+JPEG = {"Content_Type": "image/jpeg"}
+IN_PIECES = {**JPEG, "Transfer_Encoding": "chunked"}
+REQUESTS: list[tuple[str, str, Any, dict[str, str]]] = [
+    ("POST", "/classify", PICTURES[0], JPEG),
+    ("POST", "/classify?top_k=2", [PICTURES[0][:50], PICTURES[0][50:]], IN_PIECES),
+    ("POST", "/classify", b"no image", JPEG),
+    ("POST", "/classify", gif_frames(2), {"Content_Type": "image/gif"}),  # decoded in a process of its own
+    ("POST", "/classify", b"", {"Content_Type": "text/plain"}),
+    ("POST", "/classify", b"x" * (BODY_LIMIT + 1), JPEG),
+    ("POST", "/classify", [b"x" * 70_000] * (BODY_LIMIT // 70_000 + 1), IN_PIECES),
+    ("POST", "/classify?top_k=0", PICTURES[0], JPEG),
+    ("POST", "/classify", PICTURES[0], {**JPEG, "X_Timeout_Ms": "soon"}),
+    ("POST", "/models/default/load", b"{}", {"Content_Type": "application/json"}),
+    ("HEAD", "/readyz", None, {}),
+    ("GET", "/models/default%0A", None, {}),
+    ("GET", "/no%2Fsuch", None, {}),
+    ("PUT", "/classify", None, {}),
+    ("GET", "/problems/not-ready", None, {}),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: f"{each[0]} {each[1]} {','.join(each[3].values())}")
 def test_answers_are_those_of_the_plain_service(cluster: Cluster, server: Server, request_: tuple[Any, ...]) -> None:
     method, path, body, headers = request_
     named = {**headers, "X_Request_ID": "a-request"}
@@ -188,3 +213,73 @@ def test_answers_are_those_of_the_plain_service(cluster: Cluster, server: Server
         assert ours["model"]["digest"] == theirs["model"]["digest"]
     else:
         assert ray[2] == plain[2]
+
+
+def test_it_grows_from_one_replica_to_three_and_counts_each_request_once(cluster: Cluster) -> None:
+    cluster.running(1)
+    before = sum(cluster.metric("sknet_requests_total", route="/classify", status="200"))
+    with cluster.load() as seen:
+        cluster.running(3)
+        time.sleep(1)  # all three are asked
+    assert seen.failed == 0
+    assert seen.models.keys() == {"bundled"}
+    cluster.until_metric([1, 1, 1], "sknet_ready_workers")
+    end = time.monotonic() + WITHIN_S
+    while (counted := sum(cluster.metric("sknet_requests_total", route="/classify", status="200"))) != (
+        before + seen.plain["200"] + seen.client["answered"]
+    ):
+        assert time.monotonic() < end, counted
+        time.sleep(0.2)
+
+
+def test_another_checkpoint_takes_the_place_of_the_first(cluster: Cluster) -> None:
+    replicas = cluster.running(3)
+    with cluster.load() as seen:
+        cluster.deploy({"checkpoint": cluster.other})
+        cluster.until_metric([2, 2, 2], "sknet_model_loads_total", outcome="loaded")
+    assert seen.failed == 0
+    assert seen.models.keys() == {"bundled", "other"}
+    assert cluster.running(3) == replicas  # none was started anew
+
+
+@pytest.mark.parametrize(("number", "user_config"), [(1, {"checkpoint": "/nowhere/weights.safetensors"}), (2, {"chekpoint": ""})])
+def test_a_user_config_that_cannot_be_served_changes_nothing(cluster: Cluster, number: int, user_config: dict[str, str]) -> None:
+    replicas = cluster.running(3)
+    with cluster.load() as seen:
+        cluster.deploy(user_config)
+        cluster.until_metric([number] * 3, "sknet_model_loads_total", outcome="refused")
+    assert seen.failed == 0
+    assert seen.models.keys() == {"other"}
+    assert cluster.running(3) == replicas
+
+
+def test_a_replica_is_killed(cluster: Cluster) -> None:
+    """The one that takes its place finds a user_config that cannot be served, and serves what the others do."""
+    before = cluster.running(3)
+    killed = before[0][0]
+    with cluster.load() as seen:
+        cluster.orders("kill", killed)
+        cluster.orders.until(lambda state: len(state["running"]) == 3 and killed not in dict(state["running"]), WITHIN_S)
+        time.sleep(1)
+    assert seen.models.keys() == {"other"}
+    assert set(seen.plain) <= {"200", "503"}
+    assert seen.failed <= 2 * CONNECTIONS
+
+
+def test_a_node_is_taken_away(cluster: Cluster) -> None:
+    assert {second for _, second in cluster.running(3)} == {False, True}
+    with cluster.load() as seen:
+        cluster.orders("remove_node")
+        state = cluster.orders.until(lambda state: [each[1] for each in state["running"]] == [False, False], WITHIN_S)
+        time.sleep(1)
+    assert len(state["running"]) == 2
+    assert seen.models.keys() == {"other"}
+    assert set(seen.plain) <= {"200", "503"}
+    assert seen.failed <= 2 * CONNECTIONS
+
+
+def test_it_shrinks_to_one_replica(cluster: Cluster) -> None:
+    with cluster.load(1, pause_s=0.5) as seen:
+        cluster.running(1)
+    assert seen.failed == 0
+    assert seen.plain["200"] > 0
