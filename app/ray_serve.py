@@ -15,7 +15,7 @@ from app.ray_replica import Replica
 from app.settings import is_secret, load_settings, prepare_ray
 
 if TYPE_CHECKING:
-    from ray.serve import Application, Deployment
+    from ray.serve import Application
 
 NAME = "sknet"  # of the deployment, in a configuration file
 ANSWERS = "app.ray_proxy.middlewares"
@@ -63,7 +63,7 @@ def app(args: Options | dict[str, Any]) -> Application:
         from ray import serve
     except ImportError:
         raise ImportError("Ray Serve is not installed: pip install 'sknet-serve[ray]'") from None
-    deployment: Deployment = serve.deployment(  # type: ignore[assignment] - of one that it is given, it makes one
+    deployment: Any = serve.deployment(  # whose type is that of a decorator
         serve.ingress()(Replica),
         name=NAME,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
@@ -87,4 +87,5 @@ def app(args: Options | dict[str, Any]) -> Application:
         logging_config={"enable_access_log": False},  # a replica's own log has a line for each request
     )
     given = {name: getattr(settings, name) for name in sorted(settings.model_fields_set) if not is_secret(name)}
-    return deployment.bind(given, keyed=settings.api_keys is not None)
+    made: Application = deployment.bind(given, keyed=settings.api_keys is not None)
+    return made

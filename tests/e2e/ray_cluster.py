@@ -61,10 +61,11 @@ class Cluster:
             controller_options=schema.controller_options,
         )
 
-    def deploy(self, variables: dict[str, str], scaling: dict[str, float], user_config: dict[str, Any]) -> None:
+    def deploy(self, variables: dict[str, str], scaling: dict[str, float], user_config: dict[str, Any], cpus: float = 1) -> None:
         """Have the configuration with these changes deployed; returns before it is."""
         (application,) = self._config["applications"]
         application["runtime_env"]["env_vars"] |= variables
+        application["args"]["cpus"] = cpus
         (deployment,) = application["deployments"]
         deployment["autoscaling_config"] |= scaling
         deployment["user_config"] = user_config
@@ -91,6 +92,10 @@ class Cluster:
         """Take the second node away, with all that runs there."""
         self._nodes.remove_node(self._second, allow_graceful=False)
 
+    def add_node(self) -> None:
+        """Have a second node again."""
+        self._second = self._nodes.add_node(num_cpus=ROOM, **NODE)
+
     def stop(self) -> None:
         """Take everything down."""
         import ray
@@ -108,6 +113,16 @@ class Orders:
     process: subprocess.Popen[str]
     url: str
     log: Path
+    mark: str
+
+    def pids(self) -> list[int]:
+        """Every process of the cluster."""
+        found, wanted = [], f"{MARK}={self.mark}".encode()
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):  # it ended meanwhile, or is somebody else's
+                if folder.name.isdigit() and wanted in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
 
     def __call__(self, name: str, *arguments: object) -> Any:
         """What the method of `Cluster` returns."""
@@ -147,27 +162,18 @@ def running(variables: Mapping[str, str], log: Path) -> Iterator[Orders]:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True,
             env={**kept, **QUIET, **variables, MARK: mark},
         )  # fmt: skip
-    orders = Orders(process, f"http://127.0.0.1:{port}", log)
+    orders = Orders(process, f"http://127.0.0.1:{port}", log, mark)
     try:
         assert orders.heard() == "ready"
         yield orders
         orders("stop")
         process.wait(STOP_S)
     finally:
-        for pid in _marked(mark):
+        for pid in orders.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _marked(mark: str) -> list[int]:
-    found, wanted = [], f"{MARK}={mark}".encode()
-    for folder in Path("/proc").iterdir():
-        with suppress(OSError):  # it ended meanwhile, or is somebody else's
-            if folder.name.isdigit() and wanted in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found
 
 
 def main() -> None:
