@@ -41,12 +41,13 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def cluster(checkpoint: str, replicas: tuple[int, int], cpus: float, target: float = 4) -> Iterator[ray_cluster.Orders]:
+def cluster(args: argparse.Namespace, replicas: tuple[int, int], cpus: float, target: float = 4) -> Iterator[ray_cluster.Orders]:
     """A cluster with a deployment of at least and at most so many replicas, which runs."""
-    with TemporaryDirectory() as folder, ray_cluster.running(QUICK, Path(folder) / "log.txt") as orders:
+    given = QUICK | dict(each.split("=", 1) for each in args.ray)
+    with TemporaryDirectory() as folder, ray_cluster.running(given, Path(folder) / "log.txt") as orders:
         variables = {"SKNET_DEVICE": "cpu", "SKNET_LOG_LEVEL": "warning"}  # as the plain service under measurement
         scaling = {"min_replicas": replicas[0], "max_replicas": replicas[1], "target_ongoing_requests": target, **DELAYS}
-        orders("deploy", variables, scaling, {"checkpoint": checkpoint}, cpus)
+        orders("deploy", variables, scaling, {"checkpoint": args.checkpoint}, cpus)
         orders.until(lambda s: s["application"] == "RUNNING" and len(s["running"]) >= replicas[0], WITHIN_S)
         yield orders
 
@@ -70,7 +71,7 @@ async def measure(side: str, args: argparse.Namespace) -> dict[str, float]:
     threads = max(1, cpu_limit()[0] // count)
     with ExitStack() as stack:
         if side.startswith("Ray"):
-            orders = await asyncio.to_thread(stack.enter_context, cluster(args.checkpoint, (count, count), threads))
+            orders = await asyncio.to_thread(stack.enter_context, cluster(args, (count, count), threads))
             url, used = orders.url, lambda: processor_s(orders.pids())
         else:
             service, _ = stack.enter_context(serving(args.checkpoint, workers=count, threads=threads))
@@ -159,7 +160,7 @@ def lose(args: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
         found[what].append({"seconds": round(time.monotonic() - started, 2), **seen.figures()})
         print(f"{what}: {found[what][-1]}", file=sys.stderr, flush=True)
 
-    with cluster(args.checkpoint, (1, 3), 1, target=1) as orders:
+    with cluster(args, (1, 3), 1, target=1) as orders:
         for _ in range(args.times):
             with load(orders.url, args.connections, data) as seen:
                 started = time.monotonic()
@@ -225,7 +226,14 @@ async def run(args: argparse.Namespace) -> int:
         f"Ray with {count} gives {share:.2f} times the requests/s of the plain service" for count, share in shares.items()
     )
     text = f"{table(rows)}\n\n{words}\n\n{table(losses)}\n\n{verdicts(checks)}"
-    figures = {"shares": shares, "delays": DELAYS, "throughput": speed, "lost": lost, "connections": args.connections}
+    figures = {
+        "shares": shares,
+        "delays": DELAYS,
+        "throughput": speed,
+        "lost": lost,
+        "connections": args.connections,
+        "ray": args.ray,
+    }
     publish("ray-serve", "Ray Serve", text, figures, args.output)
     return 0 if all(checks.values()) else 1
 
@@ -240,6 +248,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument(
+        "--ray", action="append", default=[], metavar="NAME=VALUE", help="variable of Ray's, such as RAY_SERVE_..."
+    )
     parser.add_argument("--output", type=Path, help="folder for the result, such as benchmarks/results")
     finish(run(parser.parse_args()))
 
