@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.classifier import Model
 from app.errors import AppError, ScopeForbidden
@@ -153,6 +154,7 @@ class Replica:
         configure(settings.log_format, settings.log_level, worker=place.rank)
         self._metrics = metrics = ReportedMetrics()
         self._app = create_app(settings, load=load or load_model, metrics=metrics, swaps=ReplicaSwaps, cpus=place.cpus)
+        self._app.add_middleware(Reached)
         services: Services = self._app.state.services
         assert isinstance(services.swaps, ReplicaSwaps)
         self._swaps = services.swaps
@@ -205,6 +207,25 @@ class Replica:
         reasons = self._classifier.reasons
         if reasons:
             raise RuntimeError("; ".join(reasons))
+
+
+class Reached:
+    """Where a proxy cannot be asked for more of a body, its client has left: Ray cancels that question together with the request,
+    or the proxy is gone. That is nobody's fault, and there is nobody to answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def heard() -> Message:
+            try:
+                return await receive()
+            except Exception as error:  # noqa: BLE001 - Ray has many names for it
+                logger.debug("the rest of a request cannot be had: %s", error)
+                return {"type": "http.disconnect"}
+
+        await self._app(scope, heard if scope["type"] == "http" else receive, send)
 
 
 def _beside(app: FastAPI, reporter: Reporter) -> None:

@@ -170,3 +170,29 @@ def test_no_replica_is_open_where_the_application_had_keys(monkeypatch: pytest.M
         Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
     monkeypatch.setenv("SKNET_API_KEYS", "k" * 40)
     Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
+
+
+async def test_a_proxy_that_cannot_be_asked_is_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:
+    made = replica()
+    logging.getLogger().addHandler(caplog.handler)
+    sent: list[Any] = []
+    pieces: list[Any] = [{"type": "http.request", "body": b"half an im", "more_body": True}]
+
+    async def receive() -> Any:
+        if pieces:
+            return pieces.pop()
+        raise ConnectionError("the task was cancelled")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with started(made) as client:
+        await made.reconfigure(None, 0)
+        scope = {
+            "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "query_string": b"", "root_path": "",
+            "headers": [(b"content-type", b"image/jpeg")], "client": ("127.0.0.1", 1), "server": ("x", 80), "scheme": "http",
+        }  # fmt: skip
+        await made.__serve_build_asgi_app__()(scope, receive, send)
+        assert sent == []
+        assert 'route="/classify",status="left"} 1.0' in (await client.get("/metrics")).text
+    assert "request failed" not in caplog.text
