@@ -25,15 +25,18 @@ STALE_S = 5 * EVERY_S  # and is no longer shown when it has not: it is gone, or 
 ASK_S = 2.0  # the board has to answer
 
 
+Serves = tuple[str | None, ...]  # the checkpoint that a replica was told to serve, or nothing before it does
+
+
 class Board:
     """What is known of each replica; an actor's class."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told: dict[str, tuple[float, bytes, str | None]] = {}
+        self._told: dict[str, tuple[float, bytes, Serves]] = {}
 
-    def tell(self, replica: str, metrics: bytes, serves: str | None) -> None:
-        """Put a replica's metrics, and the checkpoint that it was told to serve, in the place of what it told before."""
+    def tell(self, replica: str, metrics: bytes, serves: Serves) -> None:
+        """Put a replica's metrics, and what it serves, in the place of what it told before."""
         self._told[replica] = (self._clock(), metrics, serves)
 
     def forget(self, replica: str) -> None:
@@ -46,9 +49,10 @@ class Board:
 
     def serving(self) -> list[str | None]:
         """The checkpoints that are served, the most usual one first; None is the one that the settings name."""
-        return [reference for reference, _ in Counter(serves for _, (_, _, serves) in self._there()).most_common()]
+        told = Counter(reference for _, (_, _, serves) in self._there() for reference in serves)
+        return [reference for reference, _ in told.most_common()]
 
-    def _there(self) -> list[tuple[str, tuple[float, bytes, str | None]]]:
+    def _there(self) -> list[tuple[str, tuple[float, bytes, Serves]]]:
         oldest = self._clock() - STALE_S
         self._told = {replica: told for replica, told in self._told.items() if told[0] >= oldest}
         return sorted(self._told.items())
@@ -79,7 +83,7 @@ def board_of(application: str) -> Finds:
 class Reporter:
     """One replica's line to the board. The board may be gone at any time: then a replica knows of itself alone."""
 
-    def __init__(self, replica: str, find: Finds, metrics: Metrics, serves: Callable[[], str | None]) -> None:
+    def __init__(self, replica: str, find: Finds, metrics: Metrics, serves: Callable[[], Serves]) -> None:
         self._replica = replica
         self._find = find
         self._metrics = metrics
@@ -102,8 +106,11 @@ class Reporter:
         return merged({**known, self._replica: self._metrics.render()})
 
     async def serving(self) -> list[str | None]:
-        """As `Board.serving`; nothing where the board cannot be asked."""
-        return await self._ask("serving") or []
+        """As `Board.serving`. A board may have gone with the node that it was on: all have time to come to the next one."""
+        end = time.monotonic() + STALE_S
+        while not (found := await self._ask("serving")) and time.monotonic() < end:
+            await asyncio.sleep(EVERY_S / 4)
+        return found or []
 
     async def _ask(self, what: str, *words: object) -> Any:
         try:

@@ -23,7 +23,7 @@ from app.errors import AppError, ScopeForbidden
 from app.keys import ADMIN
 from app.logs import configure
 from app.main import create_app, load_model
-from app.ray_board import Finds, ReportedMetrics, Reporter, board_of
+from app.ray_board import Finds, ReportedMetrics, Reporter, Serves, board_of
 from app.services import Services
 from app.settings import PREFIX, Settings, SettingsError, load_settings
 from app.swaps import Load, Swaps
@@ -85,9 +85,9 @@ class ReplicaSwaps(Swaps):
         self._serving = False
 
     @property
-    def reference(self) -> str | None:
-        """What it was told to serve last; None for what the settings name."""
-        return self._reference
+    def serves(self) -> Serves:
+        """The checkpoint that it was told to serve, None for what the settings name; nothing before it does."""
+        return (self._reference,) if self._serving else ()
 
     async def start(self) -> None:
         """Nothing yet: which checkpoint it is comes with `user_config`."""
@@ -160,7 +160,7 @@ class Replica:
         self._swaps = services.swaps
         self._classifier = services.classifier
         find = find or board_of(place.application)
-        self._reporter = metrics.reporter = Reporter(place.replica, find, metrics, lambda: self._swaps.reference)
+        self._reporter = metrics.reporter = Reporter(place.replica, find, metrics, lambda: self._swaps.serves)
         self._asked: object = self  # no `user_config` yet
         _beside(self._app, self._reporter)
 

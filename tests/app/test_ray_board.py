@@ -61,9 +61,9 @@ def test_the_texts_of_two_become_one_that_prometheus_reads() -> None:
 def test_what_was_not_heard_of_for_a_while_is_forgotten() -> None:
     now = 100.0
     board = Board(clock=lambda: now)
-    board.tell("a", b"1", None)
+    board.tell("a", b"1", (None,))
     now += STALE_S / 2
-    board.tell("b", b"2", "x")
+    board.tell("b", b"2", ("x",))
     assert board.metrics() == {"a": b"1", "b": b"2"}
     now += STALE_S / 2 + 1
     assert board.metrics() == {"b": b"2"}
@@ -76,7 +76,9 @@ def test_what_was_not_heard_of_for_a_while_is_forgotten() -> None:
 def test_the_most_usual_checkpoint_is_named_first() -> None:
     board = Board()
     for replica, serves in (("a", None), ("b", "x"), ("c", "x"), ("d", None), ("e", "x")):
-        board.tell(replica, b"", serves)
+        board.tell(replica, b"", (serves,))
+    for replica in "fghi":  # which begin, and serve nothing yet
+        board.tell(replica, b"", ())
     assert board.serving() == ["x", None]
 
 
@@ -84,8 +86,8 @@ async def test_each_tells_those_of_all_and_its_own_as_they_are_now(monkeypatch: 
     monkeypatch.setattr(ray_board, "EVERY_S", 0.01)
     board = Remote(Board())
     one, other = ReportedMetrics(), ReportedMetrics()
-    one.reporter = Reporter("a", lambda: board, one, lambda: "x")
-    other.reporter = Reporter("b", lambda: board, other, lambda: "x")
+    one.reporter = Reporter("a", lambda: board, one, lambda: ("x",))
+    other.reporter = Reporter("b", lambda: board, other, lambda: ("x",))
     other.queue_changed(5)
     telling = asyncio.create_task(other.reporter.run())
     await until(lambda: "b" in board.board.metrics())
@@ -106,14 +108,27 @@ async def test_without_a_board_a_replica_tells_its_own_and_looks_for_another() -
         return found[-1]
 
     metrics = ReportedMetrics()
-    reporter = metrics.reporter = Reporter("a", find, metrics, lambda: None)
-    boards[1].board.tell("b", Metrics().render(), None)
+    reporter = metrics.reporter = Reporter("a", find, metrics, lambda: (None,))
+    boards[1].board.tell("b", Metrics().render(), (None,))
     assert samples(await metrics.all(), "sknet_queue_size").keys() == {"a"}
     boards[0].gone = True
     assert samples(await metrics.all(), "sknet_queue_size").keys() == {"a"}
     assert await reporter.serving() == [None]
     assert samples(await metrics.all(), "sknet_queue_size").keys() == {"a", "b"}
     assert found == boards
+
+
+async def test_one_that_asks_waits_for_the_others_to_find_a_new_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_board, "EVERY_S", 0.01)
+    board = Remote(Board())
+    asking = asyncio.create_task(Reporter("a", lambda: board, Metrics(), tuple).serving())
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    board.board.tell("b", b"", ("x",))
+    assert await asking == ["x"]
+    board.gone = True
+    monkeypatch.setattr(ray_board, "STALE_S", 0.05)
+    assert await Reporter("a", lambda: board, Metrics(), tuple).serving() == []
 
 
 async def test_metrics_with_no_reporter_are_plain() -> None:

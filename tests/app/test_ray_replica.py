@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app import ray_board
 from app.metrics import Metrics
 from app.ray_board import Board
 from app.ray_replica import Place, Replica, share_of
@@ -123,7 +124,8 @@ async def test_what_cannot_be_served_changes_nothing_and_is_told(wrong: dict[str
         assert await digest(client) == GOOD["third"]
 
 
-async def test_a_first_one_that_cannot_be_served_ends_the_replica() -> None:
+async def test_a_first_one_that_cannot_be_served_ends_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_board, "STALE_S", 0.05)
     made = replica()
     async with started(made):
         with pytest.raises(RuntimeError, match="nowhere is no checkpoint"):
@@ -135,7 +137,7 @@ async def test_a_first_one_that_cannot_be_served_ends_the_replica() -> None:
 async def test_a_replica_that_comes_later_serves_what_the_others_do() -> None:
     board = Board()
     for name, serves in (("a", "gone since"), ("b", "gone since"), ("c", "other")):
-        board.tell(name, Metrics().render(), serves)
+        board.tell(name, Metrics().render(), (serves,))
     made = replica(board)
     async with started(made) as client:
         await made.reconfigure({"checkpoint": "nowhere"}, 0)
