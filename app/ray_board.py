@@ -108,7 +108,7 @@ class Reporter:
     async def serving(self) -> list[str | None]:
         """As `Board.serving`. A board may have gone with the node that it was on: all have time to come to the next one."""
         end = time.monotonic() + STALE_S
-        while not (found := await self._ask("serving")) and time.monotonic() < end:
+        while not (found := await self._ask("serving")) and time.monotonic() < end:  # noqa: ASYNC110 - another process tells
             await asyncio.sleep(EVERY_S / 4)
         return found or []
 
