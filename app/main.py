@@ -56,6 +56,7 @@ def create_app(
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
     make_fetch: MakeFetch | None = None,
     make_tracing: MakeTracing | None = None,
+    cpus: int | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -68,6 +69,7 @@ def create_app(
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
         make_tracing: makes what sends spans where the settings want it, given the paths of probes; replaced by tests.
+        cpus: processors that this application may use for its decoding; where not given, a worker's part of all there are.
 
     Raises:
         SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
@@ -78,7 +80,7 @@ def create_app(
     load = load or load_model
     metrics = metrics or Metrics()
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
-    classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
+    classifier = Classifier(settings, metrics, decode_threads=max(1, cpus or cpu_limit()[0] // settings.workers))
     swap = swaps(classifier.lanes, settings, load)
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)

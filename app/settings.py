@@ -292,6 +292,15 @@ def share_metrics(folder: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
+def prepare_ray(answers: str) -> None:
+    """Before Ray starts, which reads the environment: no statistics to anybody, and what its proxies call for their middleware.
+
+    What the environment says already holds. A cluster that runs by then has read its own.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", answers)
+
+
 def environment_without(*fields: str) -> dict[str, str]:
     """The environment for a process that must not find these fields in it."""
     hidden = {PREFIX + field.upper() for field in fields}

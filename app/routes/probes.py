@@ -51,4 +51,4 @@ async def healthz(services: Has, response: Response) -> Ready:
 )
 async def metrics(services: Has) -> Response:
     """Counts and times in the Prometheus text format."""
-    return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await services.metrics.all(), headers={"Content-Type": CONTENT_TYPE})
