@@ -1,4 +1,4 @@
-"""What holds for the whole run: a home of its own, and Ctrl-C for the processes that tests start."""
+"""What holds for the whole run: a home of its own, Ctrl-C for the processes that tests start, and no verdict by the clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes, or to think of one, says nothing on a busy machine.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
