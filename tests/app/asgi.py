@@ -141,7 +141,7 @@ class Answer:
 
     @property
     def closing(self) -> bool:
-        return self.headers.get("connection") == "close"
+        return bool(self.headers.get("connection") == "close")
 
     @property
     def whole(self) -> bool:
