@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+ENCODED = (bytes, bytearray)  # what is not of these is an array
 PASSES = 3  # of an explanation: at each of the paper's scales
 PictureName = Literal["figure", "overlay"]
 AnyT = TypeVar("AnyT")
@@ -279,7 +280,7 @@ class Classifier:
         count = sum(not isinstance(image, AppError) for image in checked)
         if self._results is not None:
             known = [key for key in keys if key is not None]
-            arrays = sum(not isinstance(image, bytes | AppError) for image in checked)  # which no result is remembered of
+            arrays = sum(not isinstance(image, (*ENCODED, AppError)) for image in checked)  # which no result is remembered of
             count = arrays + self._results.missing(known)
         with lane.scheduler.admit(count, deadline.at) as places:
             return list(await asyncio.gather(*map(one, checked, keys)))
@@ -349,7 +350,7 @@ class Classifier:
         return Classified(kept, known.image, lane.model.info, timings, attention, scores)
 
     async def _rank(self, lane: Lane, ask: _Ask) -> tuple[tuple[_Known, bool, tuple[Prediction, ...]], str]:
-        if isinstance(ask.data, bytes) and not ask.data:
+        if isinstance(ask.data, ENCODED) and not ask.data:
             raise MalformedRequest("the image is empty")
         known, own = await self._ask(lane, ask)
         return (known, own, lane.model.top_k(known.row, ask.k, ask.wanted.function)), "classified" if own else "cached"
@@ -396,7 +397,7 @@ class Classifier:
         with ask.places.take():
             limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
             data, model = ask.data, lane.model
-            prepare = partial(model.prepare, data) if isinstance(data, bytes) else partial(model.prepare_array, data)
+            prepare = partial(model.prepare, data) if isinstance(data, ENCODED) else partial(model.prepare_array, data)
             prepared = await lane.scheduler.prepare(prepare, **limits)
             image = prepared.row.image
             ran = await lane.scheduler.submit(prepared.row, **limits)
@@ -414,7 +415,7 @@ class Classifier:
         Raises:
             AppError: as `Stage.submit`.
         """
-        if self._results is None or not isinstance(data, bytes) or not data:
+        if self._results is None or not isinstance(data, ENCODED) or not data:
             return None
         digest = await self._fingerprints.of(data, deadline=deadline.at, limit_s=deadline.limit_s)
         return digest, lane.number
@@ -438,7 +439,7 @@ class Classifier:
         return self.lanes.current()
 
     def _check_size(self, image: bytes | Array | AppError) -> bytes | Array | AppError:
-        if isinstance(image, bytes) and len(image) > self._settings.max_body_bytes:
+        if isinstance(image, ENCODED) and len(image) > self._settings.max_body_bytes:
             return BodyTooLarge(self._settings.max_body_bytes, len(image))
         return image
 

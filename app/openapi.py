@@ -46,7 +46,6 @@ _DETAILS = {
     "image-undecodable": "the JPEG image is damaged or cut short",
     "image-unsupported": str(model_errors.ImageUnsupported("PDF", ("JPEG", "PNG", "WEBP"))),
     "image-too-large": str(model_errors.ImageTooLarge(10_000, 6_000, 50_000_000)),
-    "tensor-unusable": "an array of float32 (3, 8, 8) is no input of this model; it takes uint8 (32, 32, 3) or ...",
     "image-over-limit": "the image has at least 1001 frames; at most 1000 are allowed",
     "decoder-unavailable": "the process that decodes such images cannot be started: Cannot allocate memory; try again",
     "drawing-unavailable": "the process that draws figures cannot be started: Cannot allocate memory; try again",

@@ -73,7 +73,6 @@ TABLE: dict[type[Exception], Row] = {
     model_errors.ImageUndecodable: Row(422, "image-undecodable", "The bytes are no readable image"),
     model_errors.ImageUnsupported: Row(422, "image-unsupported", "The image format is not supported"),
     model_errors.ImageTooLarge: Row(422, "image-too-large", "The image has too many pixels"),
-    model_errors.TensorUnusable: Row(422, "tensor-unusable", "The array is no input of the model"),
     model_errors.ImageOverLimit: Row(422, "image-over-limit", "The image is beyond a limit"),
     model_errors.DecoderUnavailable: Row(503, "decoder-unavailable", "The image cannot be decoded at present", retry=True),
     model_errors.FiguresUnavailable: Row(406, "not-acceptable", "The answer cannot come in that form"),
@@ -180,7 +179,7 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
 
 def _is_plain(scope: Scope) -> bool:
     """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
     return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
 
 

@@ -113,7 +113,9 @@ def test_only_looking_is_open(method: str, path: str) -> None:
         ("GET", "/models/default/load", "predict"), ("POST", "/models/default", "predict"), ("POST", "/models", "predict"),
         ("GET", "/a-route-of-tomorrow", "predict"), ("POST", "/a-route-of-tomorrow", "predict"), ("GET", "", "predict"),
         ("POST", "/", "predict"), ("GET", "/static", "predict"), ("GET", "/problemsx", "predict"), ("GET", "/livez/", "predict"),
-        ("GET", "/Livez", "predict"), ("GET", "//livez", "predict"), ("GET", "/livez\n", "predict"), ("GET", "/ping", "predict"),
+        ("GET", "/Livez", "predict"), ("GET", "//livez", "predict"), ("GET", "/livez\n", "predict"), ("GET", "/pong", "predict"),
+        ("GET", "/v2", "predict"),
+        ("POST", "/v2/repository/models/default/load", "admin"), ("POST", "/v2/repository/index", "predict"),
     ],
 )  # fmt: skip
 def test_what_a_request_needs(method: str, path: str, scope: str) -> None:

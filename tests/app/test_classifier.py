@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from app.classifier import Classified, Classifier
+from app.classifier import Classified, Classifier, Wanted
 from app.context import Deadline
 from app.errors import AppError, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
 from app.metrics import Metrics
 from app.settings import Settings
-from model.errors import CheckpointNotFound, EngineError, ImageUndecodable, OutOfMemory
+from model.errors import CheckpointNotFound, EngineError, ImageUndecodable, OutOfMemory, TensorUnusable
 from tests.app.asgi import until
 from tests.fakes import SECRET, FakeItem, FakeModel, fake_info
 
@@ -363,3 +364,25 @@ async def test_the_bytes_of_a_bad_image_are_freed_with_its_error() -> None:
             await until(lambda: kept() is None)
         finally:
             gc.enable()
+
+
+async def test_an_array_comes_to_what_an_image_comes_to() -> None:
+    async with started(FakeModel()) as (classifier, metrics):
+        wanted = Wanted(top_k=2, function="none", scores=("softmax", "none"))
+        found = await classifier.tell(np.full((3, 224, 224), 4.0, np.float32), wanted, within())
+        assert [(p.label, p.score) for p in found.predictions] == [("elk", 3.0), ("fox", 2.0)]
+        assert found.scores["softmax"].tolist() == [0.5 ** (n + 1) for n in (3, 4, 5, 6, 0, 1, 2)]
+        assert found.scores["none"].tolist() == [0.0, -1.0, -2.0, -3.0, 3.0, 2.0, 1.0]
+        assert found.image.format == "float32 array"
+        assert count(metrics, "classified") == 1
+
+
+async def test_an_array_that_is_no_input_is_a_bad_image() -> None:
+    async with started(FakeModel()) as (classifier, metrics):
+        bad = np.full((3, 224, 224), np.inf, np.float32)
+        with pytest.raises(TensorUnusable):
+            await classifier.tell(bad, Wanted(), within())
+        _, (good, refused) = await classifier.tell_many([b"\x01", bad], Wanted(), within())
+        assert isinstance(good, Classified)
+        assert isinstance(refused, TensorUnusable)
+        assert (count(metrics, "classified"), count(metrics, "rejected")) == (1, 2)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.classifier import Classified
+from app.classifier import Classified, Wanted
 from app.errors import DeadlinePassed, MalformedRequest, NotReady, Overloaded
 from app.fingerprint import AT_ONCE_BYTES
 from model.errors import EngineError, ImageUndecodable
@@ -273,3 +273,18 @@ async def test_a_cached_answer_over_http() -> None:
         timing = answers[1].headers["server-timing"]
         assert timing.startswith("queue;dur=0.00, prepare;dur=0.00, inference;dur=0.00, total;dur=")
         assert service.metric("sknet_images_total", outcome="cached") == 1
+
+
+async def test_arrays_are_not_remembered_and_cost_room() -> None:
+    model = FakeModel()
+    array = np.full((224, 224, 3), 2, np.uint8)
+    async with started(model, result_cache=10, max_queue=3) as (classifier, metrics):
+        for _ in range(2):
+            found = await classifier.tell(array, Wanted(top_k=1), within())
+            assert found.predictions[0].label == "cat"
+        assert len(model.batches) == 2
+        assert (count(metrics, "classified"), count(metrics, "cached")) == (2, 0)
+        _, results = await classifier.tell_many([array, b"\x03", array], Wanted(), within())
+        assert all(isinstance(result, Classified) for result in results)
+        with pytest.raises(Overloaded):
+            await classifier.tell_many([array] * 4, Wanted(), within())

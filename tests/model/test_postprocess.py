@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import EngineError
-from model.postprocess import softmax, top_k
-from model.types import Label, Prediction
+from model.postprocess import scores_of, softmax, top_k
+from model.types import Label, Prediction, ScoreFunction
 
 LABELS = tuple(Label(name, wnid) for name, wnid in (("crane", "n02012849"), ("cat", None), ("crane", "n03126707"), ("dog", None)))
 
@@ -65,6 +65,23 @@ def test_fewer_than_one_is_refused(k: int) -> None:
 def test_logits_must_fit_the_labels(shape: tuple[int, ...]) -> None:
     with pytest.raises(EngineError, match="4 labels need"):
         top_k(np.zeros(shape), 1, LABELS)
+
+
+def test_other_functions_than_softmax() -> None:
+    logits = np.array([-2.0, 0.0, 3.0, -800.0], np.float32)
+    assert scores_of(logits, "none").tolist() == logits.tolist()
+    assert scores_of(logits, "sigmoid") == pytest.approx([1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 0.0])
+    assert scores_of(-logits, "sigmoid") == pytest.approx(1 - scores_of(logits, "sigmoid"))
+    assert scores_of(logits).tolist() == softmax(logits).tolist()
+    assert [(p.index, p.score) for p in top_k(logits, 2, LABELS, "none")] == [(2, 3.0), (1, 0.0)]
+    assert [p.index for p in top_k(logits, 4, LABELS, "sigmoid")] == [2, 1, 0, 3]
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_no_function_takes_what_is_not_finite(function: ScoreFunction, broken: float) -> None:
+    with pytest.raises(EngineError, match="1 of 4 logits"):
+        scores_of([0.0, broken, 1.0, 2.0], function)
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=50), st.integers(1, 60))
