@@ -168,6 +168,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "ray_serve": 6,
         "tracing": 0.5,
         "dialects": 3,
+        "oip_binary": 1,
+        "oip": 3,
         "grpc_server": 4.5,
         "oip_pb2": 0,
     },
