@@ -24,6 +24,7 @@ from app.cli_keys import keys
 from app.cli_models import calibrate, export
 from app.cli_study import study
 from app.exposure import warnings_of
+from app.grpc_port import check_grpc
 from app.image_files import Unreadable, read_file
 from app.keys import Keys
 from app.program import Program
@@ -63,6 +64,7 @@ def serve(**flags: Any) -> None:
     settings = settings_from(flags)
     try:
         known = Keys.of(settings)
+        check_grpc(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.

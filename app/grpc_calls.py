@@ -25,6 +25,7 @@ from app.services import Services
 
 READING = 16  # messages of a kind read at once: each may hold as much as is allowed before we see a byte of it
 SMALL_BYTES = 65_536  # of a message without images, which holds names and a reference
+Log = Callable[[ASGIApp], ASGIApp]
 _CALL = "sknet.grpc.call"
 _HEADERS = frozenset({"x-request-id", "server-timing", "traceresponse"})  # of an HTTP answer, that the end of a call has as well
 
@@ -85,7 +86,7 @@ class Calls:
         gate: who may make them. log: puts `app.middleware.RequestLog` around what answers.
     """
 
-    def __init__(self, services: Services, gate: Gate, log: Callable[[ASGIApp], ASGIApp]) -> None:
+    def __init__(self, services: Services, gate: Gate, log: Log) -> None:
         self._services = services
         self._gate = gate
         self._log = log(self._answer)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 from grpc import aio
 
 from app.descriptors import connection_limit, limit
-from app.grpc_calls import READING
-from app.settings import Settings
+from app.grpc_calls import READING, Calls, Method
+from app.grpc_port import reserved
+from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("sknet.service")
 
@@ -44,33 +44,59 @@ def options(settings: Settings) -> list[tuple[str, int]]:
 
 
 class GrpcServer:
-    """One server, of services by name, each with its methods' handlers by name."""
+    """One server. `calls` takes what comes; `methods` are by their path."""
 
-    def __init__(self, settings: Settings, services: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, settings: Settings, calls: Calls, methods: Sequence[Method]) -> None:
         self._settings = settings
-        self._services = services
+        self._calls = calls
+        self._methods = methods
         self._server: Any = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take calls from now on.
+        """Take calls from now on, unless it does or was closed.
 
         Raises:
-            RuntimeError: the port cannot be opened; `app.grpc_port` looked before, and said why.
+            SettingsError: it cannot listen.
         """
-        settings = self._settings
+        if self._server is not None or self._ending is not None:
+            return
+        settings, host = self._settings, self._settings.host
+        if settings.workers == 1:  # else whoever started this one holds the port for all
+            with reserved(settings):
+                pass
         most = settings.max_queue + 2 * READING + CONTROL
         server = aio.server(options=options(settings), maximum_concurrent_rpcs=most)
-        server.add_generic_rpc_handlers(
-            tuple(grpc.method_handlers_generic_handler(name, dict(methods)) for name, methods in self._services.items())
-        )
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server.add_insecure_port(f"{host}:{settings.grpc_port}")
-        await server.start()
+        server.add_generic_rpc_handlers((_Table({each.path: self._calls.handler(each) for each in self._methods}),))
+        address = f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise SettingsError(f"cannot listen on {host}, port {settings.grpc_port} (gRPC): {error}") from None
         self._server = server
-        logger.info("gRPC on %s:%d", host, settings.grpc_port)
+        await server.start()
+        logger.info("gRPC is answered on %s", address)
+
+    def close(self) -> None:
+        """Take no more calls; those that run have `drain_s` seconds."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(), name="grpc")
 
     async def stop(self) -> None:
-        """Take no more calls, and end when those that run are answered, or when their time is up."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop(self._settings.drain_s)
+        """As `close`, and wait for the last call."""
+        self.close()
+        assert self._ending is not None
+        await self._ending
+
+    async def _end(self) -> None:
+        if self._server is not None:
+            await self._server.stop(self._settings.drain_s)
+
+
+class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
+    def __init__(self, handlers: Mapping[str, Any]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a method; None where there is none, which is answered as UNIMPLEMENTED."""
+        return self._handlers.get(handler_call_details.method)

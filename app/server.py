@@ -94,6 +94,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Closing a port refuses the connections that wait to be accepted, and closing a connection loses what was not read yet.
+        if self._app.state.grpc is not None:
+            self._app.state.grpc.close()
         await _turns()
         for server in self.servers:
             server.close()
