@@ -54,7 +54,7 @@ class _Call:
 
     method: Method
     servicer: Any
-    status: int | None = None
+    status: int = 0
     text: str = ""
     trailers: list[tuple[str, str]] = field(default_factory=list)
     data: bytes = b""
@@ -135,19 +135,19 @@ class Calls:
         if left_s is not None and left_s < context.deadline.limit_s:
             context.deadline = Deadline(asyncio.get_running_loop().time() + left_s, left_s)
         verb, path = method.like
-        refusal = self._gate({**scope, "method": verb, "path": path}) or services.room.refusal(0)
+        refusal = self._gate({**scope, "method": verb, "path": path}) or services.room.refusal(1)
         if refusal is None and method.images:
             refusal = services.classifier.refusal(1, context.deadline)
         if refusal is not None:
             raise refusal
-        request = method.request()
-        if method.request.DESCRIPTOR.fields:
-            await self._read(request, call, context)
-        answer = await method.work(request, context)
+        answer = await method.work(await self._read(call, context), context)  # which keeps the message no longer than it must
         data: bytes = answer.SerializeToString()
         return data
 
-    async def _read(self, request: Any, call: _Call, context: RequestContext) -> None:
+    async def _read(self, call: _Call, context: RequestContext) -> Any:
+        request = call.method.request()
+        if not request.DESCRIPTOR.fields:  # a probe waits for nobody's message
+            return request
         most = self._services.settings.max_batch_body_bytes if call.method.images else SMALL_BYTES
         try:
             async with asyncio.timeout_at(context.deadline.at), self._reading[call.method.images]:
@@ -163,6 +163,7 @@ class Calls:
             request.ParseFromString(data)
         except DecodeError:
             raise MalformedRequest(f"the message is no {request.DESCRIPTOR.full_name}") from None
+        return request
 
 
 async def _silence() -> Message:

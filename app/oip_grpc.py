@@ -14,13 +14,15 @@ import numpy as np
 
 from app import oip
 from app.context import RequestContext
-from app.errors import InvalidParameter, MalformedRequest
+from app.errors import MalformedRequest
 from app.grpc_calls import Method
-from app.references import allowed
+from app.references import MAX_LENGTH, allowed
 from app.services import Services
 from app.stubs import oip_pb2 as pb
+from model.types import ModelInfo
 
 SERVICE = "inference.GRPCInferenceService"
+_STATES = {"ready": "READY", "loading": "LOADING"}  # of ours; any other is UNAVAILABLE
 _MANY = 10_000  # numbers that came one by one: to copy more of them would hold the loop
 _FIELDS = {"UINT8": ("uint_contents", np.uint32), "FP32": ("fp32_contents", np.float32)}  # of numbers that came so
 
@@ -80,32 +82,34 @@ class Inference:
         )
 
     async def _infer(self, request: Any, context: RequestContext) -> Any:
-        settings, classifier = self._services.settings, self._services.classifier
+        classifier = self._services.classifier
         oip.check_model(request.model_name, request.model_version, self._name)
         oip.check_parameters(request.parameters)
-        info = classifier.model.info
+        info, name = classifier.model.info, request.id
         asked = [(each.name, _parameters(each.parameters)) for each in request.outputs]
         requested = oip.requested_of(asked, info.num_classes, binary=True)
-        size, most_images = info.preprocess.size, min(settings.max_images, settings.max_queue)
-
-        def read() -> Sequence[Any]:
-            tensors = tensors_of(request)
-            return oip.images_of(tensors, size=size, most_images=most_images, most_bytes=settings.max_body_bytes)
-
-        images = await asyncio.to_thread(read) if _slow(request) else read()
+        raw = bool(request.raw_input_contents)
+        images = await asyncio.to_thread(self._images, request, info) if _slow(request) else self._images(request, info)
+        del request  # they are copies, and the message may be large
         results = await oip.infer(classifier, images, requested, context.deadline)
         context.timings += [result.timings for result in results]
-        response = pb.ModelInferResponse(model_name=self._name, model_version=oip.VERSION, id=request.id)
+        response = pb.ModelInferResponse(model_name=self._name, model_version=oip.VERSION, id=name)
         # In the form in which the tensors came: a client that sends numbers one by one reads them so as well.
-        _fill(response, oip.outputs_of(results, requested), raw=bool(request.raw_input_contents))
+        _fill(response, oip.outputs_of(results, requested), raw=raw)
         return response
+
+    def _images(self, request: Any, info: ModelInfo) -> Sequence[Any]:
+        settings = self._services.settings
+        most_images = min(settings.max_images, settings.max_queue)
+        tensors = tensors_of(request)
+        return oip.images_of(tensors, size=info.preprocess.size, most_images=most_images, most_bytes=settings.max_body_bytes)
 
     async def _index(self, request: Any, _: RequestContext) -> Any:
         classifier = self._services.classifier
         reasons = classifier.reasons
-        if request.repository_name or (request.ready and reasons):
+        if request.ready and reasons:
             return pb.RepositoryIndexResponse()
-        state = "UNAVAILABLE" if reasons else "READY"
+        state = _STATES.get(classifier.state, "UNAVAILABLE")
         entry = {"name": self._name, "version": oip.VERSION, "state": state, "reason": "; ".join(reasons)}
         return pb.RepositoryIndexResponse(models=[entry])
 
@@ -158,12 +162,12 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, object]:
 
 def _reference(parameters: Mapping[str, object]) -> str | None:
     """Which checkpoint is to be loaded; None for the one of the settings."""
-    unknown = [name for name in parameters if name != "checkpoint"]
-    if unknown:
-        raise InvalidParameter("the parameter", unknown[0], "checkpoint")
+    foreign = next((name for name in parameters if name == "config" or name.startswith("file:")), None)
+    if foreign is not None:
+        raise MalformedRequest(f"the parameter {foreign[:50]} is not taken here: name a checkpoint that the service can reach")
     reference = parameters.get("checkpoint")
-    if reference is not None and not isinstance(reference, str):
-        raise InvalidParameter("checkpoint", reference, "text")
+    if reference is not None and not (isinstance(reference, str) and 1 <= len(reference) <= MAX_LENGTH):
+        raise MalformedRequest(f"the parameter checkpoint should be text of 1 to {MAX_LENGTH} characters")
     return reference
 
 

@@ -1,1 +1,1 @@
-"""Messages of the protocols that come over gRPC, generated: `python -m tests.repo.stubs` makes them anew. Nothing here is ours."""
+"""Messages of what comes over gRPC, generated: `python -m tests.repo.stubs` makes them anew. Nothing here is ours."""
