@@ -76,5 +76,8 @@ def test_workers_share_what_is_reserved_and_nobody_else() -> None:
 
 
 def test_there_must_be_such_an_address() -> None:
-    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1"), reserved(Settings(host="192.0.2.1", grpc_port=8001)):
+    with (
+        pytest.raises(SettingsError, match="cannot listen on 192"),
+        reserved(Settings(host="192.0.2.1", grpc_port=8001)),
+    ):
         pass
