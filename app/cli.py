@@ -194,7 +194,8 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
-    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None})  # it says the same without them
+    without = {"api_keys": None, "api_keys_file": None, "grpc_port": 0}  # it says the same
+    settings = settings_from({}).model_copy(update=without)
     click.echo(json.dumps(create_app(settings).openapi(), indent=2))
 
 

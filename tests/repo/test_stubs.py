@@ -41,7 +41,7 @@ def test_a_message_of_theirs_is_one_of_ours() -> None:
     request.inputs.add(name="image", shape=[-1]).parameters["k"].int64_param = -5
     assert ours.ModelInferRequest.FromString(request.SerializeToString()).inputs[0].parameters["k"].int64_param == -5
     assert ours.DESCRIPTOR.pool is not theirs.DESCRIPTOR.pool
-    assert health_pb2.HealthCheckResponse(status=1).SerializeToString() == b"\x08\x01"
+    assert health_pb2.HealthCheckResponse(status="SERVING").SerializeToString() == b"\x08\x01"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in stubs.FOLDER.glob("*_pb2.py*")))
