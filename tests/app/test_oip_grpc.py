@@ -28,7 +28,7 @@ def tensor(name: str, array: np.ndarray[Any, Any], datatype: str, *, raw: bool) 
 
 
 async def test_the_server_and_the_model_describe_themselves() -> None:
-    async with calling(model_name="birds") as service:
+    async with calling(model_name="birds", open_admin=True) as service:
         server = await service.ask("ServerMetadata", b"")
         assert (server.name, "model_repository" in server.extensions) == ("sknet", True)
         model = await service.ask("ModelMetadata", pb.ModelMetadataRequest(name="birds", version="1"))
@@ -50,8 +50,8 @@ async def test_the_server_and_the_model_describe_themselves() -> None:
             ("ModelInfer", images(b"\1", name="birds", model_version="2")),
             ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name="default")),
         ):
-            open_admin = await service.refused(method, request)
-            assert open_admin.code in ("NOT_FOUND", "PERMISSION_DENIED")
+            refused = await service.refused(method, request)
+            assert (refused.code, refused.trailers["problem"]) == ("NOT_FOUND", "/problems/model-not-found"), method
 
 
 async def test_typed_questions_have_typed_answers() -> None:
