@@ -65,6 +65,7 @@ class _Call:
         metadata = self.servicer.invocation_metadata() or ()
         return {
             "type": "http",
+            "http_version": "2",
             "method": "POST",
             "path": self.method.path,
             "headers": [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in metadata],

@@ -1,4 +1,4 @@
-"""Whether the port of gRPC can be opened: what it needs is installed, and no other program has it. Knows nothing of gRPC."""
+"""Whether the port of gRPC can be opened: what it needs is installed, and no other program has it. Imports nothing of gRPC."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from importlib.util import find_spec
 from app.handover import listen
 from app.settings import PREFIX, Settings, SettingsError
 
+# What is asked for readiness there, again and again.
+GRPC_PROBES = frozenset({"/grpc.health.v1.Health/Check"}) | {
+    f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady")
+}
 _NEEDED = ("grpc", "google.protobuf")
 
 

@@ -17,7 +17,7 @@ from app.access import Gate, gate_of, needed
 from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
 from app.cors import Headed, Preflights, with_cors
-from app.grpc_port import check_grpc
+from app.grpc_port import GRPC_PROBES, check_grpc
 from app.keys import Keys
 from app.lanes import Lanes
 from app.metrics import Metrics
@@ -31,12 +31,14 @@ from app.services import Services
 from app.settings import Settings, SettingsError, load_settings
 from app.sources import Fetch
 from app.swaps import Load, Swaps
+from app.tracing import new_tracing
 from model.device import cpu_limit
 from model.errors import ModelError
 
 if TYPE_CHECKING:
     from app.grpc_calls import Log
     from app.grpc_server import GrpcServer
+    from app.spans import Tracing
     from model.manager import LoadRequest
 
 logger = logging.getLogger("sknet.service")
@@ -44,6 +46,7 @@ logger = logging.getLogger("sknet.service")
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 MakeFetch = Callable[[Settings, Room], Fetch]
+MakeTracing = Callable[[frozenset[str]], "Tracing | None"]
 
 
 def create_app(
@@ -55,6 +58,7 @@ def create_app(
     metrics: Metrics | None = None,
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
     make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -66,9 +70,10 @@ def create_app(
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
+        make_tracing: makes what sends spans where the settings want it, given the paths of probes; replaced by tests.
 
     Raises:
-        SettingsError: settings, or the keys that they name, cannot be used.
+        SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
     """
     settings = settings or load_settings()
     check_grpc(settings)
@@ -82,11 +87,20 @@ def create_app(
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)
     dialects = spoken(settings)
+    tags = {tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags}  # by name: one may be at two places
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
-
+    asked: frozenset[str] = frozenset().union(*(dialect.probes for dialect in dialects))
+    quiet = frozenset({"/livez", "/readyz", "/healthz", "/metrics"}) | asked | GRPC_PROBES
+    tracing = (make_tracing or new_tracing)(quiet) if settings.tracing else None
     services = Services(settings, metrics, classifier, swap, room, fetch)
-    gate = gate_of(keys, rates, open_admin=settings.open_admin)
-    logged = partial(RequestLog, metrics=metrics, deadline_s=settings.deadline_s, draining=lambda: classifier.lanes.draining)
+    gate = gate_of(keys, rates, open_admin=settings.open_admin, probes=asked)
+    logged = partial(
+        RequestLog,
+        metrics=metrics,
+        deadline_s=settings.deadline_s,
+        draining=lambda: classifier.lanes.draining,
+        tracing=tracing,
+    )
     grpc = new_grpc(services, gate, partial(logged, timed=frozenset())) if settings.grpc_port else None
 
     @asynccontextmanager
@@ -109,6 +123,8 @@ def create_app(
             await asyncio.gather(loading, return_exceptions=True)
             if keys is not None:
                 keys.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)  # last: what ends above has spans as well
 
     app = FastAPI(
         title="SKNet",
@@ -126,6 +142,7 @@ def create_app(
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
+            *tags.values(),
         ],
     )
     app.state.services = services
@@ -139,9 +156,10 @@ def create_app(
     timed = frozenset({"/classify", "/classify/batch", "/explain"}).union(*(dialect.inputs for dialect in dialects))
     openapi.install(
         app,
-        needed,
+        partial(needed, probes=asked),
         most_images=min(settings.max_images, settings.max_queue),
         timed=timed.union(*(dialect.templates for dialect in dialects)),
+        schemas=[schema for dialect in dialects for schema in dialect.schemas],
     )
     admin_bytes = min(admin.MAX_BODY_BYTES, settings.max_body_bytes)
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.

@@ -66,6 +66,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
     errors.UnsupportedMedia: Row(415, "unsupported-media-type", "The media type is not accepted"),
     errors.InvalidParameter: Row(422, "invalid-parameter", "A parameter is out of range"),
+    errors.InstanceUnusable: Row(422, "image-unusable", "The image cannot be used"),
     errors.Overloaded: Row(429, "overloaded", "Too much at once", retry=True),
     errors.NotReady: Row(503, "not-ready", "The service is not ready", retry=True),
     errors.DeadlinePassed: Row(504, "deadline-passed", "The deadline passed"),
@@ -125,13 +126,18 @@ def row_of(kind: type[BaseException]) -> Row:
     return next((TABLE[base] for base in kind.__mro__ if base in TABLE), INTERNAL)
 
 
+def is_fault(status: int | None) -> bool:
+    """Whether an answer says that the service is at fault; what a client did wrong is no fault, nor that it left."""
+    return status is not None and status >= 500
+
+
 def problem_of(error: BaseException) -> Problem:
     """An error as its problem document. The numbers that matter come from the error's own attributes."""
     row = row_of(type(error))
     if row is INTERNAL:
         return _problem(row, "The fault is ours and is in the log under this request's id.")
     numbers = {name: getattr(error, name) for name in ("limit", "value", "allowed", "reasons") if hasattr(error, name)}
-    if isinstance(error, errors.InvalidParameter):
+    if isinstance(error, errors.InvalidParameter | errors.InstanceUnusable):
         numbers["parameter"] = error.name
     return _problem(row, str(error), **{k: v for k, v in numbers.items() if v is not None})
 
@@ -144,7 +150,7 @@ def response_of(error: BaseException, scope: Scope) -> Response:
 def log_fault(error: BaseException, scope: Scope) -> None:
     """Put into the log what the client is not told, under the id that the client was."""
     if row_of(type(error)) is INTERNAL:
-        logger.error("request failed", exc_info=error, extra={"request_id": context_of(scope).id})
+        logger.error("request failed", exc_info=error, extra=context_of(scope).marks)
 
 
 async def answer(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,10 +207,9 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
-def _is_plain(scope: Scope) -> bool:
+def is_plain(method: str, path: str) -> bool:
     """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
-    path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and method == "POST")
 
 
 def _response(
@@ -215,6 +220,6 @@ def _response(
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
-    if _is_plain(scope):
+    if is_plain(scope.get("method", ""), scope.get("path", "").removeprefix(scope.get("root_path", ""))):
         return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.main import MakeFetch, create_app
+from app.main import MakeFetch, MakeTracing, create_app
 from app.metrics import Metrics
 from app.middleware import RequestLog
 from app.problems import answer
@@ -49,11 +49,15 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    model: FakeModel | None = None, *, make_fetch: MakeFetch | None = None, **settings: Any
+    model: FakeModel | None = None,
+    *,
+    make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Service]:
     """A service that is ready."""
     fake = model or FakeModel()
-    app = create_app(Settings(**settings), load=lambda _: fake, make_fetch=make_fetch)
+    app = create_app(Settings(**settings), load=lambda _: fake, make_fetch=make_fetch, make_tracing=make_tracing)
     async with app.router.lifespan_context(app), client_of(app) as client:
         try:
             yield Service(app, client, fake)

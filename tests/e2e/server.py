@@ -56,8 +56,8 @@ def command(*arguments: str, program: Sequence[str] = PROGRAM) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment without settings of whoever runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SKNET_")}
+    """The environment without settings of whoever runs the tests, and of whoever traces them."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SKNET_", "OTEL_"))}
     return {**kept, "SKNET_LOG_FORMAT": "json", **variables}
 
 
