@@ -14,6 +14,7 @@ from app.stubs import oip_pb2 as pb
 from tests.app.asgi import until
 from tests.app.calling import calling, images, refusal_of
 from tests.app.test_access import BOTH, KEYS, OPS, WEB, WRONG
+from tests.app.tracing import SAMPLED, TRACE_ID, Memory, span_id, trace_id
 from tests.fakes import SECRET, FakeModel
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -183,3 +184,18 @@ async def test_many_at_once_are_all_answered() -> None:
         answers = await asyncio.gather(*(service.ask("ModelInfer", images(bytes([i])), timeout=20) for i in range(100)))
         assert {len(answer.outputs) for answer in answers} == {2}
         assert service.counted("ModelInfer", 200) == 100
+
+
+async def test_a_call_has_the_spans_of_a_request_and_a_probe_none() -> None:
+    memory = Memory()
+    async with calling(make_tracing=memory.make, tracing=True) as service:
+        await service.ask("ServerReady", b"")
+        assert await service.ask("/grpc.health.v1.Health/Check", b"") == b"\x08\x01"
+        call = service.begin("ModelInfer", images(b"\1"), metadata=(("traceparent", SAMPLED),))
+        await call
+        trailers = dict(await call.trailing_metadata())
+    server = memory.server  # the only one
+    assert server.name == f"POST {INFER}"
+    assert trace_id(server) == TRACE_ID
+    assert trailers["traceresponse"] == f"00-{TRACE_ID}-{span_id(server)}-01"
+    assert {part.name for part in memory.parts} >= {"prepare", "inference"}
