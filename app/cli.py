@@ -24,6 +24,7 @@ from app.cli_keys import keys
 from app.cli_models import calibrate, export
 from app.cli_study import study
 from app.exposure import warnings_of
+from app.grpc_port import check_grpc
 from app.image_files import Unreadable, read_file
 from app.keys import Keys
 from app.program import Program
@@ -74,6 +75,7 @@ def serve(**flags: Any) -> None:
     settings = settings_from(flags)
     try:
         known = Keys.of(settings)
+        check_grpc(settings)
         check_tracing(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
@@ -216,7 +218,8 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
-    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None, "tracing": False})  # as without
+    without = {"api_keys": None, "api_keys_file": None, "tracing": False, "grpc_port": 0}  # it says the same
+    settings = settings_from({}).model_copy(update=without)
     click.echo(json.dumps(create_app(settings).openapi(), indent=2))
 
 

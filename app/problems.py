@@ -90,6 +90,30 @@ FRAMEWORK: dict[int, Row] = {
     405: Row(405, "method-not-allowed", "The method is not allowed here"),
 }
 
+DONE = 200
+# What stands for a status over gRPC (google.rpc.Code, whose comments say which of HTTP's each is).
+_GRPC = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    406: "INVALID_ARGUMENT",
+    408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def grpc_code(status: int) -> str:
+    """The name of gRPC's status for one of HTTP's."""
+    return _GRPC[status]
+
 
 def rows() -> tuple[Row, ...]:
     """Every row once, by status and slug."""
