@@ -8,7 +8,7 @@ router is less exact, with a newline at the end, the path is refused right after
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from ipaddress import IPv6Address
 
 from starlette.types import Scope
@@ -21,7 +21,7 @@ from app.rates import Rates
 # GET (and HEAD) of these needs no key and counts for no rate: probes, the documentation, pages. All else does.
 OPEN = frozenset(
     {"/", "/favicon.ico", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/redoc", "/openapi.json", "/problems"}
-    | {"/v2/health/live", "/v2/health/ready", "/ping"}  # probes of other protocols
+    | {"/v2/health/live", "/v2/health/ready", "/ping"}  # probes of other protocols whose place is fixed
 )
 OPEN_BELOW = ("/static/", "/problems/")
 ADMIN_BELOW = ("/models/", "/v2/repository/models/")  # POST of what lies two steps or more below, such as /models/NAME/load
@@ -30,31 +30,32 @@ MOST_PAIRS = 10_000  # of an address and a key that were seen together
 Gate = Callable[[Scope], AppError | None]  # why the request is refused
 
 
-def needed(method: str, path: str) -> str | None:
-    """The scope that a request needs; None where it needs no key at all."""
+def needed(method: str, path: str, probes: Set[str] = frozenset()) -> str | None:
+    """The scope that a request needs; None where it needs no key at all. `probes` are open as well: the settings place them."""
     if method in ("GET", "HEAD"):
-        return None if path in OPEN or path.startswith(OPEN_BELOW) else PREDICT
+        return None if path in OPEN or path in probes or path.startswith(OPEN_BELOW) else PREDICT
     if method == "POST" and any(path.startswith(start) and "/" in path[len(start) :] for start in ADMIN_BELOW):
         return ADMIN
     return PREDICT
 
 
-def gate_of(keys: Keys | None, rates: Rates | None, *, open_admin: bool) -> Gate:
-    """What is to be asked for each request."""
-    return _Keyless(rates, open_admin=open_admin) if keys is None else _Keyed(keys, rates)
+def gate_of(keys: Keys | None, rates: Rates | None, *, open_admin: bool, probes: Set[str] = frozenset()) -> Gate:
+    """What is to be asked for each request; `probes` as for `needed`."""
+    return _Keyless(rates, probes, open_admin=open_admin) if keys is None else _Keyed(keys, rates, probes)
 
 
 class _Keyless:
     """Without keys anybody may predict; admin calls are closed unless the settings open them."""
 
-    def __init__(self, rates: Rates | None, *, open_admin: bool) -> None:
+    def __init__(self, rates: Rates | None, probes: Set[str], *, open_admin: bool) -> None:
         self._rates = rates
+        self._probes = probes
         self._open_admin = open_admin
 
     def __call__(self, scope: Scope) -> AppError | None:
         if self._rates is None and scope["method"] != "POST":
             return None
-        need = needed(scope["method"], _route_path(scope))
+        need = needed(scope["method"], _route_path(scope), self._probes)
         if need is not None and self._rates is not None and (refused := self._rates.take(_address(scope))) is not None:
             return refused
         if need == ADMIN and not self._open_admin:
@@ -69,13 +70,14 @@ class _Keyless:
 class _Keyed:
     """With keys, everything but what is open needs one of the right scope."""
 
-    def __init__(self, keys: Keys, rates: Rates | None) -> None:
+    def __init__(self, keys: Keys, rates: Rates | None, probes: Set[str]) -> None:
         self._keys = keys
         self._rates = rates
+        self._probes = probes
         self._pairs: OrderedDict[tuple[str, str], None] = OrderedDict()  # of an address and a key's name, the oldest first
 
     def __call__(self, scope: Scope) -> AppError | None:
-        need = needed(scope["method"], _route_path(scope))
+        need = needed(scope["method"], _route_path(scope), self._probes)
         if need is None:
             return None
         presented = _presented(scope)

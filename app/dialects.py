@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class Dialect:
 
     `inputs` are paths whose POST brings images, as clients write them, each with the most bytes that its body may have.
     `templates` are the same paths as the OpenAPI document has them, where they differ. `admin` are paths that load or unload,
-    and `probes` those that are asked for readiness and need no key.
+    and `probes` those that are asked for readiness and need no key. `tags` are its heads in the OpenAPI document, and `schemas`
+    what hand-written parts of its routes refer to there.
     """
 
     router: APIRouter
@@ -22,3 +24,5 @@ class Dialect:
     templates: frozenset[str] = frozenset()
     admin: frozenset[str] = frozenset()
     probes: frozenset[str] = frozenset()
+    tags: tuple[Mapping[str, str], ...] = ()
+    schemas: tuple[type[BaseModel], ...] = ()

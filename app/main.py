@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,7 @@ def create_app(
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
+            *(dict(tag) for dialect in dialects for tag in dialect.tags),
         ],
     )
     app.state.services = Services(settings, metrics, classifier, swap, room, fetch)
@@ -124,11 +126,13 @@ def create_app(
     pages.mount_static(app)
     problems.install(app)
     timed = frozenset({"/classify", "/classify/batch", "/explain"}).union(*(dialect.inputs for dialect in dialects))
+    asked: frozenset[str] = frozenset().union(*(dialect.probes for dialect in dialects))
     openapi.install(
         app,
-        needed,
+        partial(needed, probes=asked),
         most_images=min(settings.max_images, settings.max_queue),
         timed=timed.union(*(dialect.templates for dialect in dialects)),
+        schemas=[schema for dialect in dialects for schema in dialect.schemas],
     )
     admin_bytes = min(admin.MAX_BODY_BYTES, settings.max_body_bytes)
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
@@ -144,7 +148,7 @@ def create_app(
             **dict.fromkeys(admin.paths(settings.model_name), admin_bytes),
         },
         refusals=dict.fromkeys(timed, classifier.refusal),
-        gate=gate_of(keys, rates, open_admin=settings.open_admin),
+        gate=gate_of(keys, rates, open_admin=settings.open_admin, probes=asked),
     )
     if settings.cors_origins:
         app.add_middleware(with_cors(Preflights, settings.cors_origins))

@@ -107,6 +107,11 @@ def outputs(num_classes: int) -> tuple[Spec, ...]:
     return tuple(Spec(name, "FP32", (-1, num_classes)) for name in OUTPUTS)
 
 
+def tensors(info: ModelInfo) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
+    """The inputs and the outputs of a model."""
+    return inputs(info.preprocess.size), outputs(info.num_classes)
+
+
 def images_of(
     tensors: Sequence[Tensor], *, size: tuple[int, int], most_images: int, most_bytes: int
 ) -> list[bytes | NDArray[Any]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from app import errors as app_errors
-from app.problems import MEDIA_TYPE, PREFIX, Row, row_of, rows
+from app.problems import MEDIA_TYPE, PREFIX, Row, is_plain, row_of, rows
 from app.schemas.native import TINY_PNG, BatchJson, ImageJson, LoadJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
@@ -107,18 +108,33 @@ LOAD_BODY: dict[str, Any] = {
     },
 }
 
+_AFTER_JSON = {"schema": {"type": "string", "format": "binary", "description": "The same JSON, and after it the binary tensors."}}
+OIP_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"$ref": _REF.format(model="OipRequest")},
+            "example": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [TINY_PNG]}]},
+        },
+        "application/octet-stream": _AFTER_JSON,
+    },
+}
+OIP_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The outputs.", "content": {"application/octet-stream": _AFTER_JSON}}
+}
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare that a route may answer with these statuses, as problem documents; the table gives the words."""
+
+def errors(*statuses: int, plain: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Declare that a route may answer with these statuses, by problem documents or by `PlainError`; the table gives the words."""
     declared: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         kinds = [row for row in rows() if row.status == status]
         entry: dict[str, Any] = {
             "description": "; ".join(dict.fromkeys(row.title for row in kinds)),
             "content": {
-                MEDIA_TYPE: {
-                    "schema": {"$ref": _REF.format(model="Problem")},
-                    "examples": {row.slug: {"summary": row.title, "value": _example(row)} for row in kinds},
+                "application/json" if plain else MEDIA_TYPE: {
+                    "schema": {"$ref": _REF.format(model="PlainError" if plain else "Problem")},
+                    "examples": {row.slug: {"summary": row.title, "value": _example(row, plain=plain)} for row in kinds},
                 }
             },
         }
@@ -128,7 +144,9 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return declared
 
 
-def _example(row: Row) -> dict[str, Any]:
+def _example(row: Row, *, plain: bool) -> dict[str, Any]:
+    if plain:
+        return {"error": _DETAILS[row.slug]}
     return {"type": PREFIX + row.slug, "title": row.title, "status": row.status, "detail": _DETAILS[row.slug]}
 
 
@@ -139,7 +157,7 @@ def _drop_framework_errors(schema: dict[str, Any]) -> None:
     for operations in schema["paths"].values():
         for operation in operations.values():
             declared = operation["responses"].get("422", {}).get("content", {})
-            if "application/json" in declared:
+            if "HTTPValidationError" in str(declared.get("application/json")):
                 del operation["responses"]["422"]
 
 
@@ -192,7 +210,8 @@ def _describe_access(schema: dict[str, Any], needed: Needed) -> None:
             scope = needed(method.upper(), path)
             operation["security"] = [] if scope is None else [{}, {"bearer": [scope]}, {"key": [scope]}]
             if scope is not None:
-                refusals = {str(status): entry for status, entry in errors(*_REFUSALS).items()}
+                plain = is_plain(method.upper(), path)
+                refusals = {str(status): entry for status, entry in errors(*_REFUSALS, plain=plain).items()}
                 refusals[str(_REFUSALS[0])]["headers"] = {
                     "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}
                 }
@@ -206,11 +225,11 @@ def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
         images["maxItems"] = most_images
 
 
-def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str]) -> None:
+def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str], schemas: Iterable[type[BaseModel]] = ()) -> None:
     """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys, limits.
 
     `needed` tells the scope that a method and a path need, None where they are open; `timed` are the paths of routes whose
-    clients may lower the deadline.
+    clients may lower the deadline, and `schemas` what only hand-written parts of further routes refer to.
     """
 
     def document() -> dict[str, Any]:
@@ -223,9 +242,11 @@ def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str]) 
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            schemas = schema["components"]["schemas"]
-            for kind in (Problem, ImageJson, BatchJson, LoadJson):
-                schemas[kind.__name__] = kind.model_json_schema(ref_template=_REF)
+            known = schema["components"]["schemas"]
+            kinds: tuple[type[BaseModel], ...] = (Problem, ImageJson, BatchJson, LoadJson, *schemas)
+            for kind in kinds:
+                known[kind.__name__] = kind.model_json_schema(ref_template=_REF)
+                known.update(known[kind.__name__].pop("$defs", {}))
             _drop_framework_errors(schema)
             _describe_access(schema, needed)
             _bound_batches(schema, most_images)

@@ -177,10 +177,9 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
-def _is_plain(scope: Scope) -> bool:
+def is_plain(method: str, path: str) -> bool:
     """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
-    path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and scope["method"] == "POST")
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and method == "POST")
 
 
 def _response(
@@ -191,6 +190,6 @@ def _response(
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
-    if _is_plain(scope):
+    if is_plain(scope.get("method", ""), scope.get("path", "").removeprefix(scope.get("root_path", ""))):
         return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)
