@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.classifier import Classified, Classifier, Wanted
-from app.context import Deadline
 from app.errors import BodyTooLarge, InvalidParameter, MalformedRequest, ModelNotFound
 from app.oip_binary import elements, packed
 from app.sources import decode_base64
 from model.errors import ImageError
 from model.types import ModelInfo, ScoreFunction
+
+if TYPE_CHECKING:
+    from app.classifier import Classified, Classifier, Wanted
+    from app.context import Deadline
 
 VERSION = "1"  # of the model: whichever serves, since there is one at a time
 EXTENSIONS = ("classification", "binary_tensor_data", "model_repository")
@@ -157,6 +159,8 @@ def requested_of(
 
 def wanted_of(requested: Sequence[Requested]) -> Wanted:
     """What the classifier must tell for that."""
+    from app.classifier import Wanted  # here, since reading and writing tensors needs none of what a classifier does
+
     return Wanted(top_k=1, scores=tuple(OUTPUTS[each.name] for each in requested))
 
 

@@ -116,9 +116,12 @@ def _numbers_end(text: bytes, at: int) -> int:
 
 
 def _values(piece: bytes, *, first: bool, last: bool) -> list[Any]:
-    """The numbers of a piece. Commas and numbers are the parser's to check, brackets beside commas are checked here."""
+    """The numbers of a piece. What stands between numbers is the parser's to check; here, that lists begin and end around them:
+    before a comma lists only end, after it they only begin, and none is empty.
+    """
     tight = piece.translate(None, _BLANKS)
-    wrong = b"[," in tight or b",]" in tight or (not first and tight[:1] == b"]") or (not last and tight[-1:] == b"[")
+    wrong = any(pair in tight for pair in (b"[,", b",]", b"[]"))
+    wrong = wrong or (not first and tight[:1] == b"]") or (not last and tight[-1:] == b"[")
     try:
         values: list[Any] = [] if wrong else from_json(b"[%b]" % piece.translate(_NO_BRACKETS), allow_inf_nan=False)
     except ValueError:

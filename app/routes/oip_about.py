@@ -23,7 +23,7 @@ _MODEL = errors(404, 500, 503, plain=True)
 @router.get("/v2", response_description="What serves.", summary="Name, version and extensions")
 async def oip_server() -> OipServer:
     """What serves, and which extensions of the protocol it speaks."""
-    return OipServer(name="sknet-serve", version=version_of("sknet-serve"), extensions=list(oip.EXTENSIONS))
+    return OipServer(name="sknet", version=version_of("sknet-serve"), extensions=list(oip.EXTENSIONS))
 
 
 @router.get("/v2/health/live", response_description="It does.", summary="Does the process answer?")

@@ -22,7 +22,7 @@ class Open(BaseModel):
 class OipServer(Wire):
     """What serves."""
 
-    name: str = Field(description="Name of the service.", examples=["sknet-serve"])
+    name: str = Field(description="Name of the service.", examples=["sknet"])
     version: str = Field(description="Its version.", examples=["1.0.0"])
     extensions: list[str] = Field(description="Extensions of the protocol.", examples=[["classification", "binary_tensor_data"]])
 
