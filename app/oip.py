@@ -153,7 +153,7 @@ def requested_of(
         return tuple(Requested(name, 0, binary) for name in OUTPUTS)
     names = [name for name, _ in asked]
     if len(set(names)) < len(names):
-        raise MalformedRequest(f"an output is asked for more than once: {', '.join(names)[:100]}")
+        raise MalformedRequest(f"an output is asked for more than once: {', '.join(map(repr, names))[:100]}")
     return tuple(_requested(name, parameters, num_classes, binary) for name, parameters in asked)
 
 
@@ -198,7 +198,7 @@ def check_parameters(parameters: Mapping[str, object]) -> None:
 def _only(tensors: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Spec]:
     specs = {spec.name: spec for spec in inputs(size)}
     if len(tensors) != 1:
-        given = ", ".join(tensor.name[:50] for tensor in tensors[:5]) or "none"
+        given = ", ".join(repr(tensor.name[:50]) for tensor in tensors[:5]) or "none"
         raise MalformedRequest(f"give exactly one of the inputs {', '.join(specs)}; given: {given}")
     (tensor,) = tensors
     if tensor.name not in specs:

@@ -136,7 +136,7 @@ def _binary_size(each: OipInput) -> int | None:
     if type(size) is not int or size < 0:
         raise InvalidParameter(_SIZE, size, "a whole number, 0 or more")
     if each.data is not None:
-        raise MalformedRequest(f"the input {each.name[:50]} has both data and {_SIZE}")
+        raise MalformedRequest(f"the input {each.name[:50]!r} has both data and {_SIZE}")
     return size
 
 
@@ -144,7 +144,7 @@ def _written_out(each: OipInput, arrays: Mapping[str, Array]) -> Array | list[st
     if isinstance(each.data, str) and each.data in arrays:
         return arrays[each.data]
     if not isinstance(each.data, list):
-        raise MalformedRequest(f"the input {each.name[:50]} needs data, a list, or {_SIZE}")
+        raise MalformedRequest(f"the input {each.name[:50]!r} needs data, a list, or {_SIZE}")
     if not all(isinstance(text, str) for text in each.data):
-        raise MalformedRequest(f"the data of {each.name[:50]} should be a list of texts, or of finite numbers")
+        raise MalformedRequest(f"the data of {each.name[:50]!r} should be a list of texts, or of finite numbers")
     return each.data

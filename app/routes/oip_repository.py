@@ -55,7 +55,7 @@ async def oip_load(request: Request, services: Has, name: Name) -> OipIndexEntry
     parameters = (await _read(request, OipRepositoryRequest)).parameters
     foreign = next((key for key in parameters if key == "config" or key.startswith("file:")), None)
     if foreign is not None:
-        raise MalformedRequest(f"the parameter {foreign[:50]} is not taken here: name a checkpoint")
+        raise MalformedRequest(f"the parameter {foreign[:50]!r} is not taken here: name a checkpoint")
     wanted = parameters.get("checkpoint")
     if wanted is not None and not (isinstance(wanted, str) and 1 <= len(wanted) <= MAX_LENGTH):
         raise MalformedRequest(f"the parameter checkpoint should be text of 1 to {MAX_LENGTH} characters")
@@ -66,14 +66,12 @@ async def oip_load(request: Request, services: Has, name: Name) -> OipIndexEntry
 @router.post(
     "/v2/repository/models/{name}/unload",
     response_description="Nothing serves now.",
-    responses=errors(400, 404, 408, 413, 429, 500, 503, plain=True),
-    openapi_extra=_body("OipRepositoryRequest", {"parameters": {"unload_dependents": False}}),
+    responses=errors(404, 500, 503, plain=True),
     summary="Serve nothing until a checkpoint is loaded",
 )
-async def oip_unload(request: Request, services: Has, name: Name) -> OipIndexEntry:
-    """As `POST /models/{name}/unload`."""
+async def oip_unload(services: Has, name: Name) -> OipIndexEntry:
+    """As `POST /models/{name}/unload`; a body may come, but has nothing to say."""
     known(services, name)
-    await _read(request, OipRepositoryRequest)
     await services.swaps.unload()
     return _entry(services)
 

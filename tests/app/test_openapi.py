@@ -28,7 +28,20 @@ ERRORS = {
     ("get", "/readyz"): {503},
     ("get", "/healthz"): {503},
     ("get", "/metrics"): set(),
+    ("get", "/v2"): {401, 403, 413, 429},
+    ("get", "/v2/health/live"): set(),
+    ("get", "/v2/health/ready"): {503},
+    ("get", "/v2/models/{name}"): {401, 403, 404, 413, 429, 500, 503},
+    ("get", "/v2/models/{name}/ready"): {401, 403, 404, 413, 429, 500, 503},
+    ("get", "/v2/models/{name}/versions/{version}"): {401, 403, 404, 413, 429, 500, 503},
+    ("get", "/v2/models/{name}/versions/{version}/ready"): {401, 403, 404, 413, 429, 500, 503},
+    ("post", "/v2/models/{name}/infer"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("post", "/v2/models/{name}/versions/{version}/infer"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 429, 500},
+    ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 422, 429, 500, 503},
+    ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
 }
+PLAIN = {path for _, path in ERRORS if path.startswith("/v2")}  # whose errors are `{"error": text}`
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +123,13 @@ def test_every_route_declares_its_errors_as_problems(document: dict[str, Any], k
     for status in map(str, ERRORS[key]):
         if key[1] in ("/readyz", "/healthz"):
             assert responses[status]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Ready"}
+        elif key[1] in PLAIN:
+            (content,) = responses[status]["content"].values()
+            assert set(responses[status]["content"]) == {"application/json"}
+            assert content["schema"] == {"$ref": "#/components/schemas/PlainError"}
+            assert content["examples"]
+            for example in content["examples"].values():
+                validator(document, content["schema"]).validate(example["value"])
         else:
             content = responses[status]["content"]
             assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
@@ -128,7 +148,7 @@ def test_what_needs_a_key_says_so_and_what_is_open_too(document: dict[str, Any])
     assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
     assert (schemes["key"]["type"], schemes["key"]["in"], schemes["key"]["name"]) == ("apiKey", "header", "X-API-Key")
     open_ones = {path for (_, path), each in operations(document).items() if each["security"] == []}
-    assert open_ones == {"/livez", "/readyz", "/healthz", "/metrics"}
+    assert open_ones == {"/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready"}
     for (_, path), each in operations(document).items():
         if path not in open_ones:
             scope = "admin" if path.endswith("load") else "predict"
