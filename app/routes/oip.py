@@ -20,13 +20,17 @@ from app.openapi import OIP_ANSWER, OIP_BODY, errors
 from app.routes import oip_about, oip_repository
 from app.routes.direct import Direct
 from app.routes.models import Name
-from app.routes.oip_about import TAG, Version
+from app.routes.oip_about import TAG
 from app.schemas.oip import OipAnswer, OipIndexRequest, OipRepositoryRequest, OipRequest
 from app.schemas.problem import PlainError
 from app.services import Services, services_of
 from app.settings import Settings
 
 HEAD_LENGTH = "Inference-Header-Content-Length"
+ABOUT = (
+    "Version 2 of the protocol of KServe, Triton and others, over REST. What is below a model's name is also below "
+    f"`/versions/{oip.VERSION}` after it."
+)
 SMALL_BYTES = 1 << 16  # of JSON that is read at once: more is read in a thread
 router = APIRouter(tags=[TAG], route_class=Direct)
 _INFER = {**OIP_ANSWER, **errors(400, 404, 408, 413, 415, 422, 429, 500, 503, 504, plain=True)}
@@ -41,9 +45,9 @@ def dialect(settings: Settings) -> Dialect:
     return Dialect(
         every,
         inputs=dict.fromkeys((f"{model}/infer", f"{model}/versions/{oip.VERSION}/infer"), settings.max_batch_body_bytes),
-        templates=frozenset({"/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"}),
+        templates=frozenset({"/v2/models/{name}/infer"}),
         admin=frozenset({"/v2/repository/index", f"{repository}/load", f"{repository}/unload"}),
-        tags=({"name": TAG, "description": "Version 2 of the protocol of KServe, Triton and others, over REST."},),
+        tags=({"name": TAG, "description": ABOUT},),
         schemas=(OipRequest, OipIndexRequest, OipRepositoryRequest, PlainError),
     )
 
@@ -60,14 +64,8 @@ async def oip_infer(request: Request, name: Name) -> Response:
     return await oip_infer_version(request, name, "")
 
 
-@router.post(
-    "/v2/models/{name}/versions/{version}/infer",
-    response_model=OipAnswer,
-    responses=_INFER,
-    openapi_extra={"requestBody": OIP_BODY},
-    summary="The same by a version",
-)
-async def oip_infer_version(request: Request, name: Name, version: Version) -> Response:
+@router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
+async def oip_infer_version(request: Request, name: Name, version: str) -> Response:
     """As without a version, since there is one."""
     services, context = services_of(request), context_of(request.scope)
     oip.check_model(name, version, services.settings.model_name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import version as version_of
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 
 from app import oip
 from app.openapi import errors
@@ -15,7 +14,6 @@ from app.schemas.problem import PlainError
 from app.services import Has, Services
 
 TAG = "Open Inference Protocol"
-Version = Annotated[str, Path(description="Version of the model: there is one.", examples=[oip.VERSION])]
 router = APIRouter(tags=[TAG])
 _MODEL = errors(404, 500, 503, plain=True)
 
@@ -50,10 +48,8 @@ async def oip_model(services: Has, name: Name) -> OipModel:
     return await oip_model_version(services, name, "")
 
 
-@router.get(
-    "/v2/models/{name}/versions/{version}", response_description="The model.", responses=_MODEL, summary="The same of a version"
-)
-async def oip_model_version(services: Has, name: Name, version: Version) -> OipModel:
+@router.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
+async def oip_model_version(services: Has, name: Name, version: str) -> OipModel:
     """As without a version, since there is one."""
     oip.check_model(name, version, services.settings.model_name)
     info = services.classifier.model.info
@@ -73,14 +69,8 @@ async def oip_model_ready(services: Has, name: Name) -> OipModelReady | Response
     return await oip_model_version_ready(services, name, "")
 
 
-@router.get(
-    "/v2/models/{name}/versions/{version}/ready",
-    response_model=OipModelReady,
-    response_description="It does.",
-    responses=_MODEL,
-    summary="Does the version serve?",
-)
-async def oip_model_version_ready(services: Has, name: Name, version: Version) -> OipModelReady | Response:
+@router.get("/v2/models/{name}/versions/{version}/ready", response_model=OipModelReady, include_in_schema=False)
+async def oip_model_version_ready(services: Has, name: Name, version: str) -> OipModelReady | Response:
     """As without a version, since there is one."""
     oip.check_model(name, version, services.settings.model_name)
     return _refusal(services) or OipModelReady(name=name, ready=True)

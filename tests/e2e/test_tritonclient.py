@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from model.preprocess import normalise, pixels
 from model.types import PreprocessSpec
 from tests.e2e.server import environment, serve
 from tests.images import encode, photograph
+from tests.repo.readme import README
 
 pytestmark = pytest.mark.e2e
 CLASSES = 10
@@ -41,6 +43,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         spec: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in told.items() if key != "description"}
         photo = write(folder, PreprocessSpec(**spec))
         native = client.post(f"/classify?top_k={CLASSES}", content=photo, headers={"Content-Type": "image/png"}).json()
+        (example,) = re.findall(r"```py\n(import numpy.*?)```", README.read_text(), re.DOTALL)
+        example = example.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("photo.jpg", str(folder / "photo"))
+        (folder / "readme.py").write_text(example)
         program = [sys.executable, "-m", "tests.e2e.triton_calls", f"127.0.0.1:{server.port}", str(folder)]
         done = subprocess.run(program, capture_output=True, text=True, timeout=60, env=environment(), check=False)
         assert done.returncode == 0, done.stderr
@@ -86,6 +91,7 @@ def test_every_form_has_the_scores_of_the_native_route(told: dict[str, Any]) -> 
 def test_the_best_classes(told: dict[str, Any]) -> None:
     expected = [f"{np.float32(each['score'])!s}:{each['index']}:{each['label']}" for each in told["best"][:3]]
     assert told["classification"] == {"False": expected, "True": expected}
+    assert re.findall(r"b'(.*?)'", told["readme"]) == expected
 
 
 def test_errors_reach_the_client_with_their_words(told: dict[str, Any]) -> None:

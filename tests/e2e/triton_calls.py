@@ -1,13 +1,17 @@
 """Every call that is shown of Triton's HTTP client: `python -m tests.e2e.triton_calls HOST:PORT FOLDER` prints what came of each.
 
 A process of its own, since the client brings an event loop that is not asyncio's. FOLDER has `photo` (an encoded image), and
-`pixels.npy` and `input.npy`, which are the same one as the network takes it.
+`pixels.npy` and `input.npy`, which are the same one as the network takes it;
+`readme.py` is the example of the README.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
+import runpy
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -106,7 +110,10 @@ def main() -> None:
     told["index"].append(client.get_model_repository_index())
     told["loaded again"] = scores(infer(image()))
     client.close()
-    print(json.dumps(told))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(str(folder / "readme.py"))
+    print(json.dumps({**told, "readme": printed.getvalue()}))
 
 
 if __name__ == "__main__":
