@@ -20,19 +20,17 @@ from app.schemas.oip import OipInput, OipRequest
 from model.types import ModelInfo
 
 _MOST_VALUES = 20_000  # of what is left of the JSON; an honest body has some dozens, and each costs memory before it is refused
+_MOST_ID = 1024  # characters, which come back in the answer
 _SIZE = "binary_data_size"
 _WORDS = {  # pydantic's names of faults, in words that stay when the library's change
     "json_invalid": "is no valid JSON",
     "missing": "is missing",
     "string_type": "should be text",
-    "string_too_long": "is too long",
     "list_type": "should be a list",
-    "too_long": "has too many entries",
     "model_type": "should be an object",
     "dict_type": "should be an object",
     "int_type": "should be a whole number",
     "bool_type": "should be true or false",
-    "greater_than_equal": "should not be negative",
 }
 
 JsonT = TypeVar("JsonT", bound=BaseModel)
@@ -68,6 +66,8 @@ def read(body: bytes, head_length: int | None, info: ModelInfo, limits: Limits) 
     text, arrays = lifted(head, limits.images * height * width * 3)
     wire = parsed(text, OipRequest)
     check_parameters(wire.parameters)
+    if wire.id is not None and len(wire.id) > _MOST_ID:
+        raise MalformedRequest(f"the id has {len(wire.id)} characters; at most {_MOST_ID} are allowed")
     binary = wire.parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise InvalidParameter("binary_data_output", binary, "true or false")

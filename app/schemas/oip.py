@@ -5,7 +5,7 @@ Unlike in the service's own JSON, what is not described is let pass: the protoco
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
@@ -68,9 +68,7 @@ class OipInput(Open):
     """A tensor of a request: `image`, `pixels` or `input`."""
 
     name: str = Field(description="Which input.", examples=["image"])
-    shape: list[Annotated[StrictInt, Field(ge=0)]] = Field(
-        description="As in the model's metadata, with the number of images first.", examples=[[1]], max_length=8
-    )
+    shape: list[StrictInt] = Field(description="As in the model's metadata, the number of images first.", examples=[[1]])
     datatype: str = Field(description="BYTES of image, UINT8 of pixels, FP32 of input.", examples=["BYTES"])
     parameters: dict[str, Any] = Field(
         default_factory=dict,
@@ -105,7 +103,7 @@ class OipRequested(Open):
 class OipRequest(Open):
     """One input, and which outputs are wanted."""
 
-    id: str | None = Field(None, description="Given back in the answer.", examples=["42"], max_length=1024)
+    id: str | None = Field(None, description="Given back in the answer.", examples=["42"])
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         description="`binary_data_output`: whether outputs come after the JSON where they do not say themselves.",
