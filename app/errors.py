@@ -73,10 +73,10 @@ class BodyTimeout(AppError):
 
 
 class UnsupportedMedia(AppError):
-    """A media type that is not accepted."""
+    """A media type, or a coding of the body, that is not accepted. `header` says which of them it is."""
 
-    def __init__(self, given: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"the Content-Type {given[:100]!r} is not accepted; send {', '.join(allowed)}")
+    def __init__(self, given: str, allowed: Sequence[str], header: str = "Content-Type") -> None:
+        super().__init__(f"the {header} {given[:100]!r} is not accepted; send {', '.join(allowed)}")
         self.value = given[:100]
         self.allowed = tuple(allowed)
 

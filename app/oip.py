@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.classifier import Classified, Classifier, Wanted
-from app.context import Deadline
 from app.errors import BodyTooLarge, InvalidParameter, MalformedRequest, ModelNotFound
 from app.oip_binary import elements, packed
 from app.sources import decode_base64
 from model.errors import ImageError
 from model.types import ModelInfo, ScoreFunction
+
+if TYPE_CHECKING:
+    from app.classifier import Classified, Classifier, Wanted
+    from app.context import Deadline
 
 VERSION = "1"  # of the model: whichever serves, since there is one at a time
 EXTENSIONS = ("classification", "binary_tensor_data", "model_repository")
@@ -107,6 +109,11 @@ def outputs(num_classes: int) -> tuple[Spec, ...]:
     return tuple(Spec(name, "FP32", (-1, num_classes)) for name in OUTPUTS)
 
 
+def tensors(info: ModelInfo) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
+    """The inputs and the outputs of a model."""
+    return inputs(info.preprocess.size), outputs(info.num_classes)
+
+
 def images_of(
     tensors: Sequence[Tensor], *, size: tuple[int, int], most_images: int, most_bytes: int
 ) -> list[bytes | NDArray[Any]]:
@@ -146,12 +153,14 @@ def requested_of(
         return tuple(Requested(name, 0, binary) for name in OUTPUTS)
     names = [name for name, _ in asked]
     if len(set(names)) < len(names):
-        raise MalformedRequest(f"an output is asked for more than once: {', '.join(names)[:100]}")
+        raise MalformedRequest(f"an output is asked for more than once: {', '.join(map(repr, names))[:100]}")
     return tuple(_requested(name, parameters, num_classes, binary) for name, parameters in asked)
 
 
 def wanted_of(requested: Sequence[Requested]) -> Wanted:
     """What the classifier must tell for that."""
+    from app.classifier import Wanted  # here, since reading and writing tensors needs none of what a classifier does
+
     return Wanted(top_k=1, scores=tuple(OUTPUTS[each.name] for each in requested))
 
 
@@ -189,7 +198,7 @@ def check_parameters(parameters: Mapping[str, object]) -> None:
 def _only(tensors: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Spec]:
     specs = {spec.name: spec for spec in inputs(size)}
     if len(tensors) != 1:
-        given = ", ".join(tensor.name[:50] for tensor in tensors[:5]) or "none"
+        given = ", ".join(repr(tensor.name[:50]) for tensor in tensors[:5]) or "none"
         raise MalformedRequest(f"give exactly one of the inputs {', '.join(specs)}; given: {given}")
     (tensor,) = tensors
     if tensor.name not in specs:

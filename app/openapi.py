@@ -108,6 +108,21 @@ LOAD_BODY: dict[str, Any] = {
     },
 }
 
+_AFTER_JSON = {"schema": {"type": "string", "format": "binary", "description": "The same JSON, and after it the binary tensors."}}
+OIP_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"$ref": _REF.format(model="OipRequest")},
+            "example": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [TINY_PNG]}]},
+        },
+        "application/octet-stream": _AFTER_JSON,
+    },
+}
+OIP_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The outputs.", "content": {"application/octet-stream": _AFTER_JSON}}
+}
+
 
 def errors(*statuses: int, plain: bool = False) -> dict[int | str, dict[str, Any]]:
     """Declare that a route may answer with these statuses, by problem documents or by `PlainError`; the table gives the words."""

@@ -44,7 +44,7 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
     """The document's own examples of images are real ones: none of them is sent."""
     contract_hooks.before_load_schema(context, raw_schema)
     schemas = raw_schema["components"]["schemas"]
-    for name in ("ImageJson", "BatchJson", "HuggingFaceJson", "VertexJson", "VertexInstance", "VertexBytes"):
+    for name in ("ImageJson", "BatchJson", "OipInput", "HuggingFaceJson", "VertexJson", "VertexInstance", "VertexBytes"):
         for each in schemas[name]["properties"].values():
             each.pop("examples", None)
     for methods in raw_schema["paths"].values():
@@ -57,7 +57,7 @@ def no_image_is_refused(ctx: CheckContext, response: Response, case: Case[Any]) 
     """One that comes alone gets 4xx, of a batch each."""
     if case.operation.method != "post" or response.status_code != 200:
         return
-    if case.path in ALONE:
+    if case.path in ALONE or case.path.endswith("/infer"):
         raise AssertionError("something that is no image was classified")
     if case.path == "/classify/batch":
         taken = [result["index"] for result in response.json()["results"] if result["status"] == 200]

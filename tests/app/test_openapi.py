@@ -33,9 +33,18 @@ ERRORS = {
     ("post", "/invocations"): {400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504},
     ("get", "/vertex/health"): {503},
     ("post", "/vertex/predict"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/v2"): {401, 403, 413, 429},
+    ("get", "/v2/health/live"): set(),
+    ("get", "/v2/health/ready"): {503},
+    ("get", "/v2/models/{name}"): {401, 403, 404, 413, 429, 500, 503},
+    ("get", "/v2/models/{name}/ready"): {401, 403, 404, 413, 429, 500, 503},
+    ("post", "/v2/models/{name}/infer"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 429, 500},
+    ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 422, 429, 500, 503},
+    ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
 }
 PROBES = {"/readyz", "/healthz", "/ping", "/vertex/health"}
-PLAIN = {"/hf"}  # whose errors are `{"error": text}`
+PLAIN = {path for _, path in ERRORS if path.startswith(("/v2", "/hf"))}  # whose errors are `{"error": text}`
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +151,7 @@ def test_what_needs_a_key_says_so_and_what_is_open_too(document: dict[str, Any])
     assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
     assert (schemes["key"]["type"], schemes["key"]["in"], schemes["key"]["name"]) == ("apiKey", "header", "X-API-Key")
     open_ones = {path for (_, path), each in operations(document).items() if each["security"] == []}
-    assert open_ones == {"/livez", "/metrics"} | PROBES
+    assert open_ones == {"/livez", "/metrics", "/v2/health/live", "/v2/health/ready"} | PROBES
     for (_, path), each in operations(document).items():
         if path not in open_ones:
             scope = "admin" if path.endswith("load") else "predict"

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-TARGETS = ("image", "form", "base64", "data_uri", "json")
+TARGETS = ("image", "form", "base64", "data_uri", "json", "oip")
 # The last one guides where ours is a single expression: the second readings that it is compared with have branches.
 INSTRUMENTED = ("app", "model", "PIL", "pillow_heif", "python_multipart", "tests.fuzz")
 SLOW_S = 5.0  # of processor time: a busy machine is no finding

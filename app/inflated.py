@@ -1,0 +1,51 @@
+"""Bodies that come compressed (RFC 9110, section 8.4.1): unpacked a step at a time, so that no more comes out than is allowed.
+
+Knows no request: whoever asks says how much that is, and is told of each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+
+from app.context import Deadline
+from app.errors import BodyTooLarge, DeadlinePassed, MalformedRequest
+
+_WINDOW = {"gzip": 31, "deflate": 15}  # zlib's `wbits`: deflate is that of RFC 1950, as RFC 9110 has it
+CODINGS = tuple(_WINDOW)
+_TAKEN = 1 << 18  # bytes that go in at a time
+_GIVEN = 1 << 20  # bytes that come out at a time, about a millisecond
+
+
+async def inflated(body: bytes, coding: str, most: int, take: Callable[[int], None], deadline: Deadline) -> bytes:
+    """What a body of one of `CODINGS` holds. `take` is told of the bytes of each step, and may raise what it likes.
+
+    Raises:
+        MalformedRequest: it is damaged, cut short, or something follows.
+        BodyTooLarge: it holds more than `most` bytes.
+        DeadlinePassed: it took too long.
+    """
+    unpack = zlib.decompressobj(_WINDOW[coding])
+    pieces: list[bytes] = []
+    size = 0
+    for at in range(0, len(body), _TAKEN):
+        rest, full = body[at : at + _TAKEN], True
+        while (rest or full) and not unpack.eof:
+            try:
+                piece = await asyncio.to_thread(unpack.decompress, rest, _GIVEN)
+            except zlib.error:
+                raise MalformedRequest(f"the body is no valid {coding}") from None
+            size += len(piece)
+            if size > most:
+                raise BodyTooLarge(most, size)
+            take(len(piece))
+            if asyncio.get_running_loop().time() > deadline.at:
+                raise DeadlinePassed(deadline.limit_s)
+            pieces.append(piece)
+            rest, full = unpack.unconsumed_tail, len(piece) == _GIVEN
+        if unpack.eof and (unpack.unused_data or at + _TAKEN < len(body)):
+            raise MalformedRequest(f"something follows the {coding} body")
+    if not unpack.eof:
+        raise MalformedRequest(f"the {coding} body is cut short")
+    return b"".join(pieces)

@@ -1,0 +1,131 @@
+"""JSON in which tensors are written out: their numbers become arrays straight away, a piece at a time.
+
+A number that is an object of the interpreter takes ten times the memory of its text, and reading some millions at once would hold
+the event loop, whichever thread did it. What is left of the text has the name of an array in the place of each list of numbers.
+Knows no HTTP and no tensor but that it stands under the key `data`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from app.errors import MalformedRequest
+
+STEP = 1 << 16  # characters read at a time, about a millisecond
+_MOST_QUOTES = 20_000  # of keys and texts; honest bodies have some hundreds, and each costs a step of the search
+_MOST_SLASHES = 64  # that may stand before a quote
+_KEY = b'"data"'
+_LIST = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*(?=\[[ \t\n\r\[]*[^"{\] \t\n\r\[])')  # up to a list whose first entry is no text
+_NUMBERS = re.compile(rb"[0-9+\-.eE,\[\] \t\n\r]*")
+_BLANKS = b" \t\n\r"
+_NO_BRACKETS = bytes.maketrans(b"[]", b"  ")
+_OPEN, _CLOSE = b"[]"
+
+
+def lifted(text: bytes, most: int) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
+    """The text with a name, as a text, in the place of each list of numbers under a key `data`; and the arrays by their names.
+
+    Lists inside of lists become one array of one dimension. What the rest of the text is like is not looked at.
+
+    Raises:
+        MalformedRequest: such a list is no JSON, holds something else, or there are more than `most` numbers in all.
+    """
+    if _KEY not in text:
+        return text, {}
+    if text.count(b'"') > _MOST_QUOTES:
+        raise MalformedRequest(f"the JSON holds more than {_MOST_QUOTES // 2} keys and texts")
+    mark = os.urandom(8).hex()  # so that no text of the client's is taken for a name
+    kept: list[bytes] = []
+    arrays: dict[str, NDArray[np.float32]] = {}
+    done = at = 0
+    while (start := text.find(b'"', at)) >= 0:
+        at = _after_string(text, start)
+        if at - start != len(_KEY) or not text.startswith(_KEY, start) or (found := _LIST.match(text, at)) is None:
+            continue
+        array, end = _array(text, found.end(), most)
+        most -= array.size
+        name = f"{mark} {len(arrays)}"
+        arrays[name] = array
+        kept += (text[done : found.end()], f'"{name}"'.encode())
+        done = at = end
+    return b"".join((*kept, text[done:])) if arrays else text, arrays
+
+
+def _after_string(text: bytes, start: int) -> int:
+    """Where the string ends whose first quote is at `start`."""
+    end = start
+    while (end := text.find(b'"', end + 1)) >= 0:
+        before = text[max(start + 1, end - _MOST_SLASHES) : end]
+        slashes = len(before) - len(before.rstrip(b"\\"))
+        if slashes == _MOST_SLASHES:
+            break
+        if slashes % 2 == 0:
+            return end + 1
+    raise MalformedRequest("the JSON is not as documented: a text does not end")
+
+
+def _array(text: bytes, begin: int, most: int) -> tuple[NDArray[np.float32], int]:
+    """The numbers of the list that begins at `begin`, and where it ends."""
+    parts: list[NDArray[np.float32]] = []
+    at, depth, count, ended = begin, 0, 0, False
+    while not ended:
+        piece, end, depth = _piece(text, at, depth)
+        ended = depth == 0
+        values = _values(piece, first=at == begin, last=ended)
+        count += len(values)
+        if count > most:
+            raise MalformedRequest(f"the data holds more than {most} numbers, which the most images that are allowed come to")
+        try:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and for the model to refuse
+                parts.append(np.array(values, np.float32))
+        except OverflowError:
+            raise MalformedRequest("the data holds a number that is too large") from None
+        at = end
+    return np.concatenate(parts), at
+
+
+def _piece(text: bytes, at: int, depth: int) -> tuple[bytes, int, int]:
+    """What comes next of a list: text up to its end or a comma, where to go on, and how many lists are open then."""
+    stop = _numbers_end(text, at)
+    raw = np.frombuffer(text, np.uint8, stop - at, at)
+    places = np.flatnonzero((raw == _OPEN) | (raw == _CLOSE))
+    depths = depth + np.cumsum(np.where(raw[places] == _OPEN, 1, -1))
+    closed = np.flatnonzero(depths <= 0)
+    if closed.size:
+        end = at + int(places[closed[0]]) + 1
+        return text[at:end], end, 0
+    if stop < at + STEP:
+        found = text[stop : stop + 10].decode("latin-1")
+        raise MalformedRequest(f"the data holds {found!r} where numbers should be" if found else "the data does not end")
+    cut = text.rfind(b",", at, stop)
+    if cut < 0:
+        raise MalformedRequest(f"the data holds {STEP} characters that are no number")
+    within = int(np.searchsorted(places, cut - at))
+    return text[at:cut], cut + 1, int(depths[within - 1]) if within else depth
+
+
+def _numbers_end(text: bytes, at: int) -> int:
+    found = _NUMBERS.match(text, at, at + STEP)
+    return at if found is None else found.end()
+
+
+def _values(piece: bytes, *, first: bool, last: bool) -> list[Any]:
+    """The numbers of a piece. What stands between numbers is the parser's to check; here, that lists begin and end around them:
+    before a comma lists only end, after it they only begin, and none is empty.
+    """
+    tight = piece.translate(None, _BLANKS)
+    wrong = any(pair in tight for pair in (b"[,", b",]", b"[]"))
+    wrong = wrong or (not first and tight[:1] == b"]") or (not last and tight[-1:] == b"[")
+    try:
+        values: list[Any] = [] if wrong else from_json(b"[%b]" % piece.translate(_NO_BRACKETS), allow_inf_nan=False)
+    except ValueError:
+        values = []
+    if not values:  # a list without any, or between two commas nothing
+        raise MalformedRequest("the data is no list of numbers, or of lists of them, as JSON has it")
+    return values
