@@ -10,19 +10,19 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-from app.call import Ran
 from app.context import Deadline, Lap, Timings
-from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
+from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedRequest, NotReady
+from app.explaining import PASSES, Asked, Explained, PictureName, explain
 from app.fingerprint import Fingerprints
 from app.lane import Lane
 from app.lanes import Lanes
 from app.metrics import Metrics
+from app.outcomes import counted
 from app.results import Results
 from app.scheduler import Places
 from app.settings import Settings
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 ENCODED = (bytes, bytearray)  # what is not of these is an array
-PASSES = 3  # of an explanation: at each of the paper's scales
-PictureName = Literal["figure", "overlay"]
-AnyT = TypeVar("AnyT")
 
 
 class Item(Protocol):
@@ -102,16 +99,6 @@ class Classified:
     timings: Timings
     attention: KernelAttention | None = None  # where it was asked for
     scores: Mapping[ScoreFunction, NDArray[np.float32]] = field(default_factory=dict)  # those that were asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """Why one image was ranked as it was, and the picture of it that was asked for (PNG)."""
-
-    explanation: Explanation
-    info: ModelInfo
-    timings: Timings
-    picture: bytes | None
 
 
 # What an answer depends on: SHA-256 of the encoded bytes, and the lane. The same weights may have come back with another card.
@@ -304,57 +291,14 @@ class Classifier:
             AppError: as `classify`, and `class_index` out of range.
             ModelError: as `classify`, and the picture cannot be drawn here.
         """
-        started = time.monotonic()
         with self._current() as lane:
-            k = self._check_top_k(lane, top_k)
-            self._check_class(lane, class_index)
-            if picture == "figure":
-                lane.model.check_figures()
-            with nullcontext() if picture is None else lane.easel.admit(deadline.at):
-                # With a queue shorter than that it would never be admitted, however often the client came back.
-                with lane.scheduler.admit(min(PASSES, self._settings.max_queue), deadline.at):
-                    work = self._explain(lane, data, k, class_index, deadline, started)
-                    explanation, timings = await self._counted(deadline, work)
-                explanation = _without_low(explanation, min_score)
-                drawing, drawn = time.monotonic(), None
-                if picture is not None:
-                    drawn = await self._draw(lane, picture, data, explanation, deadline)
-                    lap = Lap("draw", drawing, 0.0, time.monotonic() - drawing)
-                    timings = replace(timings, laps=(*timings.laps, lap))
-        return Explained(explanation, lane.model.info, timings, drawn)
-
-    async def _explain(
-        self, lane: Lane, data: bytes, k: int, class_index: int | None, deadline: Deadline, started: float
-    ) -> tuple[tuple[Explanation, Timings], str]:
-        if not data:
-            raise MalformedRequest("the image is empty")
-        limits = {"deadline": deadline.at, "limit_s": deadline.limit_s}
-        prepared = await lane.scheduler.prepare(partial(lane.model.explain_items, data), **limits)
-        ran = await _all([lane.scheduler.submit(item, **limits) for item in prepared.row])
-        rows = [each.row for each in ran]
-        explaining = time.monotonic()
-        # With thousands of classes to rank three times it would hold the loop.
-        explanation = await asyncio.to_thread(lane.model.explanation, prepared.row, rows, k=k, class_index=class_index)
-        slowest = max(each.run_s for each in ran), max(each.queue_s for each in ran)
-        laps = (
-            _lap("prepare", prepared),
-            *(_lap("inference", each) for each in ran),
-            Lap("explain", explaining, 0.0, time.monotonic() - explaining),
-        )
-        timings = Timings(prepared.queue_s + slowest[1], prepared.run_s, slowest[0], laps, model=lane.model.info)
-        self._metrics.observe_phases(timings, time.monotonic() - started, ran[0].batch_size)
-        return (explanation, timings), "classified"
-
-    async def _draw(self, lane: Lane, picture: PictureName, data: bytes, explanation: Explanation, deadline: Deadline) -> bytes:
-        draw = lane.model.figure if picture == "figure" else lane.model.overlay
-        try:
-            async with asyncio.timeout_at(deadline.at):
-                return await lane.easel.draw(partial(draw, data, explanation), deadline=deadline.at, limit_s=deadline.limit_s)
-        except TimeoutError:
-            raise DeadlinePassed(deadline.limit_s) from None
+            asked = Asked(self._check_top_k(lane, top_k), min_score, class_index, picture)
+            # With a queue shorter than that it would never be admitted, however often the client came back.
+            places = min(PASSES, self._settings.max_queue)
+            return await explain(lane, data, asked, deadline, metrics=self._metrics, places=places)
 
     async def _classify(self, lane: Lane, ask: _Ask) -> Classified:
-        known, own, predictions = await self._counted(ask.deadline, self._rank(lane, ask))
+        known, own, predictions = await counted(self._metrics.images, ask.deadline, self._rank(lane, ask))
         wanted = ask.wanted
         kept = tuple(p for p in predictions if p.score >= wanted.min_score)
         timings = known.timings if own else Timings(0.0, 0.0, 0.0)
@@ -367,36 +311,6 @@ class Classifier:
             raise MalformedRequest("the image is empty")
         known, own = await self._ask(lane, ask)
         return (known, own, lane.model.top_k(known.row, ask.k, ask.wanted.function)), "classified" if own else "cached"
-
-    async def _counted(self, deadline: Deadline, work: Coroutine[Any, Any, tuple[AnyT, str]]) -> AnyT:
-        """Do the work of one image within its time, and count once what became of it."""
-        outcome: str | None = "failed"
-        timer = asyncio.timeout_at(deadline.at)
-        try:
-            async with timer:
-                result, outcome = await work
-            return result
-        except DeadlinePassed:
-            outcome = "late"
-            raise
-        except TimeoutError:
-            if not timer.expired():  # somebody else's
-                raise
-            outcome = "late"
-            raise DeadlinePassed(deadline.limit_s) from None
-        except asyncio.CancelledError:
-            outcome = "abandoned"
-            raise
-        except (ImageError, MalformedRequest):
-            outcome = "rejected"
-            raise
-        except Overloaded:
-            outcome = None  # it was never taken on
-            raise
-        finally:
-            del timer, work  # they know the task, and an error this frame: together they would keep the image's bytes
-            if outcome is not None:
-                self._metrics.images.labels(outcome).inc()
 
     async def _ask(self, lane: Lane, ask: _Ask) -> tuple[_Known, bool]:
         """The row of an image, and whether it was worked out for this very request."""
@@ -418,7 +332,7 @@ class Classifier:
         if ask.key is not None:
             lane.model.top_k(row, 1)  # what cannot be ranked is an error, and none is remembered
             row = copy.copy(row)  # a row that is kept must not keep the whole batch that it is a part of
-        laps = _lap("prepare", prepared), _lap("inference", ran)
+        laps = Lap.of("prepare", prepared), Lap.of("inference", ran)
         timings = Timings(prepared.queue_s + ran.queue_s, prepared.run_s, ran.run_s, laps, ask.image, lane.model.info)
         self._metrics.observe_phases(timings, time.monotonic() - ask.started, ran.batch_size)
         return _Known(row, image, timings)
@@ -457,11 +371,6 @@ class Classifier:
             return BodyTooLarge(self._settings.max_body_bytes, len(image))
         return image
 
-    def _check_class(self, lane: Lane, class_index: int | None) -> None:
-        last = lane.model.info.num_classes - 1
-        if class_index is not None and not 0 <= class_index <= last:
-            raise InvalidParameter("class_index", class_index, f"a whole number from 0 to {last}", last)
-
     def _check_top_k(self, lane: Lane, top_k: int | None) -> int:
         classes = lane.model.info.num_classes
         if top_k is None:
@@ -469,27 +378,3 @@ class Classifier:
         if not 1 <= top_k <= classes:
             raise InvalidParameter("top_k", top_k, f"a whole number from 1 to {classes}", classes)
         return top_k
-
-
-def _lap(phase: str, ran: Ran[Any]) -> Lap:
-    return Lap(phase, ran.since, ran.queue_s, ran.run_s, ran.batch_size)
-
-
-def _without_low(explanation: Explanation, min_score: float) -> Explanation:
-    """Without the classes below a score."""
-
-    def kept(predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
-        return tuple(p for p in predictions if p.score >= min_score)
-
-    scales = tuple(replace(each, predictions=kept(each.predictions)) for each in explanation.scales)
-    return replace(explanation, predictions=kept(explanation.predictions), scales=scales)
-
-
-async def _all(works: Sequence[Coroutine[Any, Any, AnyT]]) -> list[AnyT]:
-    """What they all give; where one fails, the others are not worked on any more."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
+    from app.call import Ran
     from app.spans import Trace
     from model.types import ModelInfo
 
@@ -29,6 +30,11 @@ class Lap(NamedTuple):
     queue_s: float
     run_s: float
     batch_size: int = 1  # images of the same call
+
+    @classmethod
+    def of(cls, phase: str, ran: Ran[Any]) -> Lap:
+        """The phase that a stage of the line ran."""
+        return cls(phase, ran.since, ran.queue_s, ran.run_s, ran.batch_size)
 
 
 @dataclass(frozen=True, slots=True)

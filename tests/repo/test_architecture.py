@@ -108,6 +108,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "swaps": 2.5,
         "conductor": 5,
         "forms": 1,
+        "outcomes": 1.2,
+        "explaining": 1.9,
         "classifier": 2,
         "sources": 2,
         "problems": 3,
