@@ -4,7 +4,8 @@
 #   docker build -t sknet-serve .                                          # the ordinary torch: CPU and CUDA, several GB
 #   docker build -t sknet-serve --build-arg TORCH_INDEX=<PyTorch's CPU index> .     # CPU only, a fraction of that
 #   docker build -t sknet-serve:slim --target slim .                       # without torch: the bundled checkpoint, on the CPU
-#   docker run --read-only --tmpfs /tmp -p 8000:8000 sknet-serve
+#   docker run --read-only --tmpfs /tmp -p 8000:8000 sknet-serve           # on port 8000, or on SKNET_PORT
+#   docker run --read-only --tmpfs /tmp -p 8080:8080 sknet-serve serve     # on port 8080, or on SKNET_PORT: as SageMaker runs it
 
 # Every stage starts from it, so that the virtual environment finds the same interpreter in the image as where it was made.
 ARG BASE=python:3.13-slim
@@ -86,17 +87,17 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
     PYTHONUNBUFFERED=1 \
     HOME=/var/cache/sknet \
     SKNET_HOST=0.0.0.0 \
-    SKNET_PORT=8000 \
     SKNET_CACHE_DIR=/var/cache/sknet
 
 WORKDIR /
 # All that is ever written: downloads and exported graphs.
 VOLUME /var/cache/sknet
-EXPOSE 8000
+EXPOSE 8000 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 CMD ["sknet", "health"]
-ENTRYPOINT ["sknet"]
-CMD ["serve"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 CMD ["sknet", "--in-image", "health"]
+# In the image, no command at all serves as well, so that it differs from `serve`, which platforms say that ask on port 8080.
+ENTRYPOINT ["sknet", "--in-image"]
+CMD []
 
 
 # Without torch: serves on processors what has an exported graph, such as the bundled checkpoint, and nothing else.

@@ -29,8 +29,18 @@ venv: $(VENV)/.test ## make .venv with everything that serving and testing need
 run: $(VENV)/.run ## serve the bundled checkpoint on port 8000
 	$(BIN)/sknet serve
 
+# All of them in two processes side by side, half of which wait for servers and for the clock, and whatever is new is in one of
+# them; each one's output comes whole, at its end. With ARGS, as one process.
+OUTER := tests/e2e tests/browser
 test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) -j2 $(filter --output-sync,$(patsubst %,--%,$(.FEATURES))) test-inner test-outer)
+
+.PHONY: test-inner test-outer
+test-inner: $(VENV)/.test
+	$(BIN)/python -m pytest tests $(OUTER:%=--ignore=%)
+
+test-outer: $(VENV)/.test
+	$(BIN)/python -m pytest $(OUTER)
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .

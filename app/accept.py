@@ -13,6 +13,11 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
     return max(offered, key=lambda media: _quality(media, ranges))  # the first of the best
 
 
+def accepts(accept: str, media: str) -> bool:
+    """Whether a media type will do. An empty header says nothing, so anything does."""
+    return not accept.strip() or _quality(media, [_range(text) for text in accept.split(",")[:MOST_RANGES]]) > 0
+
+
 def _range(text: str) -> tuple[str, float]:
     """(media range, quality 0..1)"""
     media, *parameters = (part.strip().lower() for part in text.split(";"))

@@ -12,12 +12,16 @@ RowT = TypeVar("RowT")
 
 @dataclass(frozen=True, slots=True)
 class Ran(Generic[RowT]):
-    """What came of an item; the seconds it waited for a thread, and those of the call it was part of."""
+    """What came of an item; the seconds it waited for a thread, and those of the call it was part of.
+
+    `since` is when it began to wait, on the stage's clock.
+    """
 
     row: RowT
     queue_s: float
     run_s: float
     batch_size: int
+    since: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from app.context import Deadline, Timings
+from app.call import Ran
+from app.context import Deadline, Lap, Timings
 from app.errors import AppError, BodyTooLarge, DeadlinePassed, InvalidParameter, MalformedRequest, NotReady, Overloaded
 from app.fingerprint import Fingerprints
 from app.lane import Lane
@@ -155,6 +157,7 @@ class _Ask:
     started: float
     k: int
     wanted: Wanted
+    image: int = 0  # which one of a batch
 
 
 class Classifier:
@@ -268,12 +271,12 @@ class Classifier:
         checked = [self._check_size(image) for image in images]
         keys = [None if isinstance(image, AppError) else await self._key(lane, image, deadline) for image in checked]
 
-        async def one(image: bytes | Array | AppError, key: _Key | None) -> Classified | Exception:
+        async def one(index: int, image: bytes | Array | AppError, key: _Key | None) -> Classified | Exception:
             if isinstance(image, AppError):
                 self._metrics.images.labels("rejected").inc()
                 return image
             try:
-                return await self._classify(lane, _Ask(image, key, deadline, places, started, k, wanted))
+                return await self._classify(lane, _Ask(image, key, deadline, places, started, k, wanted, index))
             except Exception as error:  # noqa: BLE001 - one image never spoils the others, whatever it did; the caller logs it
                 return error
 
@@ -283,7 +286,7 @@ class Classifier:
             arrays = sum(not isinstance(image, (*ENCODED, AppError)) for image in checked)  # which no result is remembered of
             count = arrays + self._results.missing(known)
         with lane.scheduler.admit(count, deadline.at) as places:
-            return list(await asyncio.gather(*map(one, checked, keys)))
+            return list(await asyncio.gather(*map(one, itertools.count(), checked, keys)))
 
     async def explain(
         self,
@@ -313,7 +316,11 @@ class Classifier:
                     work = self._explain(lane, data, k, class_index, deadline, started)
                     explanation, timings = await self._counted(deadline, work)
                 explanation = _without_low(explanation, min_score)
-                drawn = None if picture is None else await self._draw(lane, picture, data, explanation, deadline)
+                drawing, drawn = time.monotonic(), None
+                if picture is not None:
+                    drawn = await self._draw(lane, picture, data, explanation, deadline)
+                    lap = Lap("draw", drawing, 0.0, time.monotonic() - drawing)
+                    timings = replace(timings, laps=(*timings.laps, lap))
         return Explained(explanation, lane.model.info, timings, drawn)
 
     async def _explain(
@@ -325,10 +332,16 @@ class Classifier:
         prepared = await lane.scheduler.prepare(partial(lane.model.explain_items, data), **limits)
         ran = await _all([lane.scheduler.submit(item, **limits) for item in prepared.row])
         rows = [each.row for each in ran]
+        explaining = time.monotonic()
         # With thousands of classes to rank three times it would hold the loop.
         explanation = await asyncio.to_thread(lane.model.explanation, prepared.row, rows, k=k, class_index=class_index)
         slowest = max(each.run_s for each in ran), max(each.queue_s for each in ran)
-        timings = Timings(prepared.queue_s + slowest[1], prepared.run_s, slowest[0])
+        laps = (
+            _lap("prepare", prepared),
+            *(_lap("inference", each) for each in ran),
+            Lap("explain", explaining, 0.0, time.monotonic() - explaining),
+        )
+        timings = Timings(prepared.queue_s + slowest[1], prepared.run_s, slowest[0], laps, model=lane.model.info)
         self._metrics.observe_phases(timings, time.monotonic() - started, ran[0].batch_size)
         return (explanation, timings), "classified"
 
@@ -405,7 +418,8 @@ class Classifier:
         if ask.key is not None:
             lane.model.top_k(row, 1)  # what cannot be ranked is an error, and none is remembered
             row = copy.copy(row)  # a row that is kept must not keep the whole batch that it is a part of
-        timings = Timings(prepared.queue_s + ran.queue_s, prepared.run_s, ran.run_s)
+        laps = _lap("prepare", prepared), _lap("inference", ran)
+        timings = Timings(prepared.queue_s + ran.queue_s, prepared.run_s, ran.run_s, laps, ask.image, lane.model.info)
         self._metrics.observe_phases(timings, time.monotonic() - ask.started, ran.batch_size)
         return _Known(row, image, timings)
 
@@ -455,6 +469,10 @@ class Classifier:
         if not 1 <= top_k <= classes:
             raise InvalidParameter("top_k", top_k, f"a whole number from 1 to {classes}", classes)
         return top_k
+
+
+def _lap(phase: str, ran: Ran[Any]) -> Lap:
+    return Lap(phase, ran.since, ran.queue_s, ran.run_s, ran.batch_size)
 
 
 def _without_low(explanation: Explanation, min_score: float) -> Explanation:

@@ -24,11 +24,13 @@ from app.cli_keys import keys
 from app.cli_models import calibrate, export
 from app.cli_study import study
 from app.exposure import warnings_of
+from app.grpc_port import check_grpc
 from app.image_files import Unreadable, read_file
 from app.keys import Keys
 from app.program import Program
-from app.settings import Settings, SettingsError, unknown_variables
+from app.settings import Settings, SettingsError, is_given, unknown_variables
 from app.terminal import MODEL_FIELDS, setting_flags, settings_from, table
+from app.tracing import check_tracing
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,14 +38,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sknet.cli")
 
+AS_SERVE_PORT = 8080  # where SageMaker asks an image that it runs as `serve`, and Vertex AI one whose ports nobody gave
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="sknet-serve", prog_name="sknet")
-def main() -> None:
+@click.option("--in-image", is_flag=True, hidden=True)
+@click.pass_context
+def main(context: click.Context, in_image: bool) -> None:
     """Serve a Selective Kernel Network over HTTP, or use it from here."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what a terminal cannot show
+    if in_image and context.invoked_subcommand is None:
+        context.invoke(serve)  # the image run as it is
+    elif in_image and not is_given("port"):
+        context.default_map = {"serve": {"port": str(AS_SERVE_PORT)}}
+    elif context.invoked_subcommand is None:
+        context.fail("Missing command.")
 
 
 main.add_command(calibrate)
@@ -63,6 +75,8 @@ def serve(**flags: Any) -> None:
     settings = settings_from(flags)
     try:
         known = Keys.of(settings)
+        check_grpc(settings)
+        check_tracing(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     # As process 1 of a container nothing else makes these end the process while the modules below are imported.
@@ -84,7 +98,10 @@ def serve(**flags: Any) -> None:
     else:
         from app.process import serve as serve_here
 
-        failure = serve_here(settings)
+        try:
+            failure = serve_here(settings)
+        except SettingsError as error:  # found late: what it needs is only read when it is made
+            failure = str(error)
     if failure is not None:
         last_word(f"Error: {failure}")
         sys.exit(1)
@@ -135,10 +152,7 @@ def health(url: str | None, timeout_s: float) -> None:
     from app.client_async import AsyncClient
     from app.client_errors import ClientError
 
-    if url is None:
-        settings = settings_from({})
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
-        url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    addresses = [url] if url is not None else _addresses(in_image=click.get_current_context().find_root().params["in_image"])
 
     async def ask(address: str) -> Readiness:
         # Not by `Client`: only here the time is that of the whole answer. No proxy of the environment, by default: the question
@@ -146,13 +160,25 @@ def health(url: str | None, timeout_s: float) -> None:
         async with AsyncClient(address, timeout_s=timeout_s) as client:
             return await client.ready()
 
-    try:
-        ready = asyncio.run(ask(url))
-    except (ClientError, ValueError):
-        raise click.ClickException(f"no SKNet service answers at {url}") from None
+    for address in addresses:
+        try:
+            ready = asyncio.run(ask(address))
+            break
+        except (ClientError, ValueError):
+            continue
+    else:
+        raise click.ClickException(f"no SKNet service answers at {' or '.join(addresses)}")
     if not ready:
         raise click.ClickException("not ready: " + "; ".join(ready.reasons))
     click.echo("ready")
+
+
+def _addresses(*, in_image: bool) -> list[str]:
+    """Where the service of the settings may be. In the image nothing but its command tells the port where no variable does."""
+    settings = settings_from({})
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    ports = [settings.port, AS_SERVE_PORT] if in_image and not is_given("port") else [settings.port]
+    return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in ports]
 
 
 @main.command()
@@ -192,7 +218,8 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
 
-    settings = settings_from({}).model_copy(update={"api_keys": None, "api_keys_file": None})  # it says the same without them
+    without = {"api_keys": None, "api_keys_file": None, "tracing": False, "grpc_port": 0}  # it says the same
+    settings = settings_from({}).model_copy(update=without)
     click.echo(json.dumps(create_app(settings).openapi(), indent=2))
 
 

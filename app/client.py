@@ -44,6 +44,7 @@ from app.client_order import in_order
 from app.client_progress import Progress, shown
 from app.client_results import Classification, Explanation, ModelDocument, Prediction, Readiness, Unloaded
 from app.client_retries import POLL_S, Attempts
+from app.client_trace import continuing
 
 T = TypeVar("T")
 ImageT = TypeVar("ImageT", bound=ImageLike)
@@ -272,4 +273,5 @@ __all__ = [
     "Unloaded",
     "Unreachable",
     "UnusableImage",
+    "continuing",
 ]

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from app.client_errors import ClientError
@@ -38,7 +39,7 @@ def in_order(
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="sknet-client")
     try:
         for item in items:
-            waiting.append((item, pool.submit(one, item)))
+            waiting.append((item, pool.submit(copy_context().run, one, item)))  # the trace of who takes it
             while waiting and (len(waiting) >= AHEAD * concurrency or waiting[0][1].done()):
                 item, future = waiting.popleft()
                 yield item, future.result()

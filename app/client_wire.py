@@ -21,6 +21,7 @@ from app.client_errors import UnexpectedAnswer
 from app.client_failures import Answer
 from app.client_results import Classification, Explanation, ModelDocument, Readiness, Unloaded
 from app.client_retries import Attempts
+from app.client_trace import trace_headers
 from app.schemas.native import ModelsAnswer, Ready
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Call(Generic[T]):
     idempotent: bool = True
     most_bytes: int = MOST_BYTES
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    trace: Mapping[str, str] = field(default_factory=trace_headers)  # of who asks, for all tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Service:
             "Accept-Encoding": "gzip, deflate",  # what every httpx can read
             "X-Request-ID": call.id,
             "X-Timeout-Ms": str(max(1, int(left_s * 1000))),
+            **call.trace,
             **call.headers,
         }
         if self.key is not None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from app.spans import Trace
+    from model.types import ModelInfo
 
 SCOPE_KEY = "sknet.context"
 
@@ -17,13 +21,26 @@ class Deadline:
     limit_s: float
 
 
+class Lap(NamedTuple):
+    """One phase of one image: since when it waited, on the monotonic clock, and the seconds of the waiting and of the work."""
+
+    phase: str
+    since: float
+    queue_s: float
+    run_s: float
+    batch_size: int = 1  # images of the same call
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds spent in each phase of one image."""
+    """Seconds spent in each phase of one image; where each lay, for spans; which image of a batch it was, and which model's."""
 
     queue_s: float
     prepare_s: float
     inference_s: float
+    laps: tuple[Lap, ...] = ()  # none where the answer was known already
+    image: int = 0
+    model: ModelInfo | None = None
 
 
 @dataclass(slots=True)
@@ -37,6 +54,14 @@ class RequestContext:
     key: str | None = None  # name of the key that it came with
     problem: str | None = None  # slug of the problem it was answered with
     held: int = 0  # bytes taken out of the room for all
+    trace: Trace | None = None  # none where tracing is off
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What every log line of the request carries: its id, and those of its span where there is one."""
+        if self.trace is None:
+            return {"request_id": self.id}
+        return {"request_id": self.id, "trace_id": self.trace.trace_id, "span_id": self.trace.span_id}
 
 
 def context_of(scope: MutableMapping[str, Any]) -> RequestContext:

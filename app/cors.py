@@ -13,8 +13,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _DEFAULT_PORTS = {"http://": ":80", "https://": ":443"}
-_SENT = ("Authorization", "X-API-Key", "X-Request-ID", "X-Timeout-Ms", "traceparent")
-_READ = ("X-Request-ID", "Server-Timing", "Retry-After")
+_SENT = ("Authorization", "X-API-Key", "X-Request-ID", "X-Timeout-Ms", "traceparent", "tracestate")
+_READ = ("X-Request-ID", "Server-Timing", "Retry-After", "traceresponse")
 
 
 class Headed(CORSMiddleware):

@@ -3,6 +3,7 @@
     AppError
     ├── MalformedRequest      the request cannot be read
     ├── InvalidParameter      a parameter or header out of range
+    ├── InstanceUnusable      one of several images that are answered together or not at all
     ├── BodyTooLarge          refused from Content-Length, or by counting
     ├── BodyTimeout           the body did not arrive in time
     ├── UnsupportedMedia      a media type that is not accepted
@@ -44,6 +45,14 @@ class InvalidParameter(AppError):
         self.name = name
         self.value = value if isinstance(value, int) else str(value)[:100]
         self.limit = limit
+
+
+class InstanceUnusable(AppError):
+    """One of several images, in a protocol that has no place for an error of its own. `name` says which one it is."""
+
+    def __init__(self, index: int, why: str) -> None:
+        super().__init__(f"instances[{index}]: {why}")
+        self.name = f"instances[{index}]"
 
 
 class BodyTooLarge(AppError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -58,14 +59,15 @@ class Fetcher:
         late = asyncio.get_running_loop().time() + self._timeout_s
         self._under_way += 1
         try:
-            async with asyncio.timeout_at(min(late, context.deadline.at)):
-                return await self._follow(target, context)
+            with nullcontext() if context.trace is None else context.trace.outgoing(target.scheme, target.host, target.port):
+                async with asyncio.timeout_at(min(late, context.deadline.at)):
+                    return await self._follow(target, context)
         except TimeoutError:
             if context.deadline.at <= late:
                 raise DeadlinePassed(context.deadline.limit_s) from None
             raise unreachable(f"it did not arrive within {self._timeout_s:g} seconds") from None
         except NotPublic as found:
-            logger.info("a url was refused: %s", found, extra={"request_id": context.id})
+            logger.info("a url was refused: %s", found, extra=context.marks)
             raise SourceForbidden(NO_PUBLIC_ADDRESS) from None
         finally:
             self._under_way -= 1

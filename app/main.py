@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from app import openapi, problems
-from app.access import gate_of, needed
+from app.access import Gate, gate_of, needed
 from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
 from app.cors import Headed, Preflights, with_cors
+from app.grpc_port import GRPC_PROBES, check_grpc
 from app.keys import Keys
 from app.lanes import Lanes
 from app.metrics import Metrics
@@ -27,13 +28,17 @@ from app.room import Room
 from app.routes import admin, classify, explain, models, pages, probes
 from app.routes.dialects import spoken
 from app.services import Services
-from app.settings import Settings, load_settings
+from app.settings import Settings, SettingsError, load_settings
 from app.sources import Fetch
 from app.swaps import Load, Swaps
+from app.tracing import new_tracing
 from model.device import cpu_limit
 from model.errors import ModelError
 
 if TYPE_CHECKING:
+    from app.grpc_calls import Log
+    from app.grpc_server import GrpcServer
+    from app.spans import Tracing
     from model.manager import LoadRequest
 
 logger = logging.getLogger("sknet.service")
@@ -41,6 +46,7 @@ logger = logging.getLogger("sknet.service")
 OnFailure = Callable[[Exception], None]
 OnReady = Callable[[], None]
 MakeFetch = Callable[[Settings, Room], Fetch]
+MakeTracing = Callable[[frozenset[str]], "Tracing | None"]
 
 
 def create_app(
@@ -52,6 +58,8 @@ def create_app(
     metrics: Metrics | None = None,
     swaps: Callable[[Lanes, Settings, Load], Swaps] = Swaps,
     make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
+    cpus: int | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -63,26 +71,43 @@ def create_app(
         metrics: where not given, of this application alone.
         swaps: how the model changes; where not given, in this process alone.
         make_fetch: makes what fetches images where the settings allow urls; replaced by tests.
+        make_tracing: makes what sends spans where the settings want it, given the paths of probes; replaced by tests.
+        cpus: processors that this application may use for its decoding; where not given, a worker's part of all there are.
 
     Raises:
-        SettingsError: settings, or the keys that they name, cannot be used.
+        SettingsError: settings, the keys that they name, or the variables of tracing cannot be used.
     """
     settings = settings or load_settings()
+    check_grpc(settings)
     keys = Keys.of(settings)
     rates = Rates(settings.rate_limit, settings.rate_burst) if settings.rate_limit else None
     load = load or load_model
     metrics = metrics or Metrics()
     metrics.observe_limits(queue=settings.max_queue, deadline_s=settings.deadline_s)
-    classifier = Classifier(settings, metrics, decode_threads=max(1, cpu_limit()[0] // settings.workers))
+    classifier = Classifier(settings, metrics, decode_threads=max(1, cpus or cpu_limit()[0] // settings.workers))
     swap = swaps(classifier.lanes, settings, load)
     recovery = Recovery(classifier.lanes, metrics, swap.again, on_failure)
     room = Room(settings.max_buffered_bytes, classifier.retry_after)
     dialects = spoken(settings)
+    tags = {tag["name"]: dict(tag) for dialect in dialects for tag in dialect.tags}  # by name: one may be at two places
     fetch = (make_fetch or new_fetch)(settings, room) if settings.allow_urls else None
+    asked: frozenset[str] = frozenset().union(*(dialect.probes for dialect in dialects))
+    quiet = frozenset({"/livez", "/readyz", "/healthz", "/metrics"}) | asked | GRPC_PROBES
+    tracing = (make_tracing or new_tracing)(quiet) if settings.tracing else None
+    services = Services(settings, metrics, classifier, swap, room, fetch)
+    gate = gate_of(keys, rates, open_admin=settings.open_admin, probes=asked)
+    logged = partial(
+        RequestLog,
+        metrics=metrics,
+        deadline_s=settings.deadline_s,
+        draining=lambda: classifier.lanes.draining,
+        tracing=tracing,
+    )
+    grpc = new_grpc(services, gate, partial(logged, timed=frozenset())) if settings.grpc_port else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_start(classifier, swap, on_failure, on_ready), name="load")
+        loading = asyncio.create_task(_start(services, grpc, on_failure, on_ready), name="load")
         if keys is not None:
             keys.start()
         try:
@@ -90,6 +115,8 @@ def create_app(
                 await loading  # nobody to tell: the server must see the failure
             yield
         finally:
+            if grpc is not None:
+                await grpc.stop()
             await recovery.close()
             await swap.close()
             await classifier.close()
@@ -98,6 +125,8 @@ def create_app(
             await asyncio.gather(loading, return_exceptions=True)
             if keys is not None:
                 keys.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)  # last: what ends above has spans as well
 
     app = FastAPI(
         title="SKNet",
@@ -115,10 +144,11 @@ def create_app(
             {"name": "classify", "description": "Images in, classes out."},
             {"name": "models", "description": "Which model serves, and why it runs as it does; loading another."},
             {"name": "service", "description": "Probes and metrics."},
-            *(dict(tag) for dialect in dialects for tag in dialect.tags),
+            *tags.values(),
         ],
     )
-    app.state.services = Services(settings, metrics, classifier, swap, room, fetch)
+    app.state.services = services
+    app.state.grpc = grpc
     for router in (classify.router, explain.router, models.router, admin.router, probes.router, pages.router):
         app.include_router(router)
     for dialect in dialects:
@@ -126,7 +156,6 @@ def create_app(
     pages.mount_static(app)
     problems.install(app)
     timed = frozenset({"/classify", "/classify/batch", "/explain"}).union(*(dialect.inputs for dialect in dialects))
-    asked: frozenset[str] = frozenset().union(*(dialect.probes for dialect in dialects))
     openapi.install(
         app,
         partial(needed, probes=asked),
@@ -148,17 +177,11 @@ def create_app(
             **dict.fromkeys(admin.paths(settings.model_name), admin_bytes),
         },
         refusals=dict.fromkeys(timed, classifier.refusal),
-        gate=gate_of(keys, rates, open_admin=settings.open_admin, probes=asked),
+        gate=gate,
     )
     if settings.cors_origins:
         app.add_middleware(with_cors(Preflights, settings.cors_origins))
-    app.add_middleware(
-        RequestLog,
-        metrics=metrics,
-        deadline_s=settings.deadline_s,
-        timed=timed,
-        draining=lambda: classifier.lanes.draining,
-    )
+    app.add_middleware(logged, timed=timed)
     if settings.cors_origins:
         app.add_middleware(with_cors(Headed, settings.cors_origins))
     return app
@@ -178,6 +201,17 @@ def new_fetch(settings: Settings, room: Room) -> Fetch:
     from app.resolver import Resolver
 
     return Fetcher(settings, room, Dialler(Resolver(), trusted()))
+
+
+def new_grpc(services: Services, gate: Gate, log: Log) -> GrpcServer:
+    """What takes calls over gRPC."""
+    from app.grpc_calls import Calls  # with gRPC itself, an extra
+    from app.grpc_health import Health
+    from app.grpc_server import GrpcServer
+    from app.oip_grpc import SERVICE, Inference
+
+    health = Health(services.classifier, (SERVICE, services.settings.model_name))
+    return GrpcServer(services.settings, Calls(services, gate, log), [*Inference(services).methods(), *health.methods()])
 
 
 def load_request(settings: Settings) -> LoadRequest:
@@ -206,13 +240,18 @@ def load_request(settings: Settings) -> LoadRequest:
     )
 
 
-async def _start(classifier: Classifier, swaps: Swaps, on_failure: OnFailure | None, on_ready: OnReady | None) -> None:
+async def _start(services: Services, grpc: GrpcServer | None, on_failure: OnFailure | None, on_ready: OnReady | None) -> None:
+    classifier = services.classifier
     try:
-        await swaps.start()
+        if grpc is not None and services.settings.workers == 1:
+            await grpc.start()
+        await services.swaps.start()
+        if grpc is not None:  # one of several is not called before it serves: the others do meanwhile
+            await grpc.start()
     except Exception as error:
         if on_failure is None:
             raise
-        if not isinstance(error, ModelError):
+        if not isinstance(error, ModelError | SettingsError):
             logger.exception("the model could not be loaded")
         on_failure(error)
         return

@@ -140,6 +140,10 @@ class Metrics:
             return generate_latest(_Current(self.registry))
         return generate_latest(_Current(MultiProcessCollector(None, str(self._folder))))  # type: ignore[no-untyped-call]
 
+    async def all(self) -> bytes:
+        """As `render`, of the whole service: where others must be asked for theirs, a kind of its own does so."""
+        return self.render()
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
@@ -19,7 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.context import SCOPE_KEY, Deadline, RequestContext
 from app.errors import AppError, InvalidParameter
 from app.metrics import Metrics
-from app.problems import answer
+from app.problems import answer, is_fault
+
+if TYPE_CHECKING:
+    from app.spans import Tracing
 
 logger = logging.getLogger("sknet.service")
 access = logging.getLogger("sknet.access")
@@ -27,6 +31,7 @@ access = logging.getLogger("sknet.access")
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, section 3.2.2
 _READ_HERE = frozenset({b"x-request-id", b"x-timeout-ms", b"traceparent"})
+UNMATCHED = "unmatched"  # in counts, where no route has the path
 CLIENT_LEFT = "left"  # in logs and counts, where there is no status to tell
 
 
@@ -41,11 +46,13 @@ class RequestLog:
         deadline_s: float,
         timed: frozenset[str],
         draining: Callable[[], bool] = lambda: False,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._deadline_s = deadline_s
         self._draining = draining
+        self._tracing = tracing
         self._timed = timed  # paths whose clients may lower the deadline
         self._counted: dict[tuple[str, int | None], tuple[Counter, Histogram]] = {}  # by route and status
 
@@ -55,6 +62,8 @@ class RequestLog:
             return
         started = time.monotonic()
         context, error = self._context(scope)
+        if self._tracing is not None:
+            context.trace = self._tracing.begin(scope, started)
         method = scope["method"]
         head_only = method == "HEAD"
         if head_only:  # what GET would answer, without its body (RFC 9110, section 9.3.2)
@@ -71,6 +80,8 @@ class RequestLog:
                     # answered without reading the body, if there is one; or the client's next request should go elsewhere
                     headers.append((b"connection", b"close"))
                 headers.append((b"server-timing", _server_timing(context, time.monotonic() - started)))
+                if context.trace is not None:
+                    headers.append((b"traceresponse", context.trace.response))
                 message = {**message, "headers": headers}
             elif head_only:
                 message = {**message, "body": b""}
@@ -84,7 +95,7 @@ class RequestLog:
         except ClientDisconnect:
             pass  # nobody is there to answer; the log line says so
         except Exception as fault:
-            logger.exception("request failed", extra={"request_id": context.id})
+            logger.exception("request failed", extra=context.marks)
             if status is None:
                 await answer(fault, scope, receive, send_with_headers)
             else:
@@ -116,7 +127,7 @@ class RequestLog:
 
     def _observe(self, scope: Scope, method: str, context: RequestContext, status: int | None, seconds: float) -> None:
         # The route's pattern, not the path: strangers must not be able to make new time series.
-        refused = scope["path"] if scope["path"] in self._timed else "unmatched"  # before it came to a route
+        refused = scope["path"] if scope["path"] in self._timed else UNMATCHED  # before it came to a route
         route = str(getattr(scope.get("route"), "path", refused))
         counted = self._counted.get((route, status))
         if counted is None:  # kept, since looking a series up by its labels costs more than counting
@@ -127,11 +138,14 @@ class RequestLog:
         counted[1].observe(seconds)
         if context.problem is not None:
             self._metrics.rejected.labels(context.problem).inc()
+        if context.trace is not None:
+            known = None if route == UNMATCHED else route
+            context.trace.end(scope, context, method, known, status, seconds, failed=is_fault(status))
         if not access.isEnabledFor(logging.INFO):
             return
         path = scope["path"][:500]
         fields = {
-            "request_id": context.id,
+            **context.marks,
             "traceparent": context.traceparent,
             "method": method,
             "path": path,

@@ -66,6 +66,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.BodyTooLarge: Row(413, "body-too-large", "The body is too large"),
     errors.UnsupportedMedia: Row(415, "unsupported-media-type", "The media type is not accepted"),
     errors.InvalidParameter: Row(422, "invalid-parameter", "A parameter is out of range"),
+    errors.InstanceUnusable: Row(422, "image-unusable", "The image cannot be used"),
     errors.Overloaded: Row(429, "overloaded", "Too much at once", retry=True),
     errors.NotReady: Row(503, "not-ready", "The service is not ready", retry=True),
     errors.DeadlinePassed: Row(504, "deadline-passed", "The deadline passed"),
@@ -89,6 +90,30 @@ FRAMEWORK: dict[int, Row] = {
     405: Row(405, "method-not-allowed", "The method is not allowed here"),
 }
 
+DONE = 200
+# What stands for a status over gRPC (google.rpc.Code, whose comments say which of HTTP's each is).
+_GRPC = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    406: "INVALID_ARGUMENT",
+    408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def grpc_code(status: int) -> str:
+    """The name of gRPC's status for one of HTTP's."""
+    return _GRPC[status]
+
 
 def rows() -> tuple[Row, ...]:
     """Every row once, by status and slug."""
@@ -101,13 +126,18 @@ def row_of(kind: type[BaseException]) -> Row:
     return next((TABLE[base] for base in kind.__mro__ if base in TABLE), INTERNAL)
 
 
+def is_fault(status: int | None) -> bool:
+    """Whether an answer says that the service is at fault; what a client did wrong is no fault, nor that it left."""
+    return status is not None and status >= 500
+
+
 def problem_of(error: BaseException) -> Problem:
     """An error as its problem document. The numbers that matter come from the error's own attributes."""
     row = row_of(type(error))
     if row is INTERNAL:
         return _problem(row, "The fault is ours and is in the log under this request's id.")
     numbers = {name: getattr(error, name) for name in ("limit", "value", "allowed", "reasons") if hasattr(error, name)}
-    if isinstance(error, errors.InvalidParameter):
+    if isinstance(error, errors.InvalidParameter | errors.InstanceUnusable):
         numbers["parameter"] = error.name
     return _problem(row, str(error), **{k: v for k, v in numbers.items() if v is not None})
 
@@ -120,7 +150,7 @@ def response_of(error: BaseException, scope: Scope) -> Response:
 def log_fault(error: BaseException, scope: Scope) -> None:
     """Put into the log what the client is not told, under the id that the client was."""
     if row_of(type(error)) is INTERNAL:
-        logger.error("request failed", exc_info=error, extra={"request_id": context_of(scope).id})
+        logger.error("request failed", exc_info=error, extra=context_of(scope).marks)
 
 
 async def answer(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:

@@ -155,7 +155,8 @@ def _leave_soon() -> None:
 def _reason(failures: Sequence[Exception]) -> str | None:
     if not failures:
         return None
-    return str(failures[0]) if isinstance(failures[0], ModelError) else "the model could not be loaded; the log has the reason"
+    told = isinstance(failures[0], ModelError | SettingsError)
+    return str(failures[0]) if told else "the model could not be loaded; the log has the reason"
 
 
 def _control(order: Order) -> socket.socket | None:

@@ -45,6 +45,7 @@ class Server(uvicorn.Server):
         self._app = app
         self.grace_s = 0.0
         self.hurried: Callable[[], None] = lambda: None  # called in the loop when Ctrl+C comes once more
+        self.closing: Callable[[], None] = lambda: None  # called in the loop when the port closes
         self._closes_at: float | None = None
 
     def drain(self) -> bool:
@@ -94,6 +95,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Closing a port refuses the connections that wait to be accepted, and closing a connection loses what was not read yet.
+        self.closing()
         await _turns()
         for server in self.servers:
             server.close()
@@ -125,4 +127,7 @@ def server_of(app: FastAPI, settings: Settings, kind: Callable[[uvicorn.Config, 
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
     )
-    return kind(config, app)
+    server = kind(config, app)
+    if app.state.grpc is not None:  # which has as long to finish as HTTP, and not after it
+        server.closing = app.state.grpc.close
+    return server

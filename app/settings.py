@@ -1,6 +1,7 @@
 """What can be set, and the only reader of the environment: `SKNET_*` variables, frozen once read.
 
-Each field's description is what the README's table and `sknet serve --help` print.
+Some have a platform's name as well (`PLATFORM`), which counts where no `SKNET_*` variable says otherwise. Each field's
+description is what the README's table and `sknet serve --help` print.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SKNET_"
 CLIENT_KEY = "SKNET_CLIENT_KEY"  # no setting of the service, and not spelt like SKNET_API_KEYS but for one letter
+# What Vertex AI calls these settings: https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements
+PLATFORM = {"port": "AIP_HTTP_PORT", "vertex_health_route": "AIP_HEALTH_ROUTE", "vertex_predict_route": "AIP_PREDICT_ROUTE"}
 HOSTS = r"^[A-Za-z0-9_., -]*$"
 _DIALECT = "(v2|huggingface|huggingface-root|sagemaker|vertex)"
 DIALECTS = rf"^ *({_DIALECT} *(, *{_DIALECT} *)*|none)? *$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PORTS = rf"^ *{_PORT} *(, *{_PORT} *)*$"
+ROUTE = r"^(/[A-Za-z0-9._~:@-]+)+$"
+# The first steps of all paths that are the service's own, and the two that say what a health route is asked for.
+OWN = frozenset(
+    {"classify", "docs", "explain", "favicon.ico", "healthz", "hf", "invocations", "livez", "metrics", "models", "openapi.json"}
+    | {"ping", "problems", "readyz", "redoc", "static", "v2"}
+)
+READY = ("/readyz", "/healthz")
 
 # What a browser sends as `Origin` (RFC 6454, section 6.2), in ASCII; with a path or a slash behind it, it would never match.
 _ORIGIN = r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -41,7 +51,12 @@ class Settings(BaseSettings):
     host: Annotated[str, StringConstraints(min_length=1)] = Field(
         "127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface (the container's default)."
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes a free one and logs it. Where not given, what `AIP_HTTP_PORT` says.",
+    )
     keep_alive_s: int = Field(
         5, ge=1, le=3600, description="Seconds an idle connection is kept open, and that a request's headers may take."
     )
@@ -99,6 +114,13 @@ class Settings(BaseSettings):
     )
     grpc_port: int = Field(
         0, ge=0, le=65535, description="Port of the Open Inference Protocol over gRPC (with the extra `grpc`); 0: off."
+    )
+
+    vertex_health_route: Annotated[str, StringConstraints(pattern=ROUTE)] = Field(
+        "/vertex/health", description="Path that Vertex AI asks for readiness; where not given, what `AIP_HEALTH_ROUTE` says."
+    )
+    vertex_predict_route: Annotated[str, StringConstraints(pattern=ROUTE)] = Field(
+        "/vertex/predict", description="Path that Vertex AI sends instances to; where not given, what `AIP_PREDICT_ROUTE` says."
     )
 
     # what it serves
@@ -188,6 +210,19 @@ class Settings(BaseSettings):
         "variables say.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was given, then the variables, then those of a platform."""
+        platform = {field: os.environ[name] for field, name in PLATFORM.items() if os.environ.get(name)}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=platform)
+
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings out of `overrides` (by field name; None is as good as not given), then the environment, then the defaults.
@@ -205,12 +240,45 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         if settings.max_buffered_bytes < getattr(settings, name):  # such a body would be told to come back, for ever
             least = f"a whole number from {getattr(settings, name)} up, which is {PREFIX}{name.upper()}"
             raise SettingsError(_fault("max_buffered_bytes", settings.max_buffered_bytes, given, least))
+    _check_vertex_routes(settings, given)
     return settings
+
+
+def _check_vertex_routes(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Whoever takes the path of another route would answer in its place, or never be asked."""
+    if "vertex" not in speaks(settings):
+        return
+    for field, also in (("vertex_health_route", READY), ("vertex_predict_route", ())):
+        route = getattr(settings, field)
+        if route.split("/")[1] in OWN and route not in also:
+            words = f"a path that is not the service's own, such as {Settings.model_fields[field].default}"
+            raise SettingsError(_fault(field, route, given, " or ".join([words, *also])))
+
+
+def speaks(settings: Settings) -> frozenset[str]:
+    """The names of the protocols of others that are on."""
+    return frozenset(name.strip() for name in settings.dialects.split(",")) - {"", "none"}
+
+
+def is_given(field: str) -> bool:
+    """Whether a variable says what a field is."""
+    return _variable(field) is not None
+
+
+def _variable(field: str) -> str | None:
+    own = next((name for name, value in os.environ.items() if name.upper() == PREFIX + field.upper() and value), None)
+    platform = PLATFORM.get(field)
+    return own or (platform if platform is not None and os.environ.get(platform) else None)
 
 
 def client_key() -> str | None:
     """The key with which commands call a service, if the environment has one. The service itself reads no such variable."""
     return os.environ.get(CLIENT_KEY) or None
+
+
+def of_opentelemetry(name: str) -> str:
+    """One of the variables `OTEL_*` that OpenTelemetry's library leaves to whoever sets it up; empty where not given."""
+    return os.environ.get(f"OTEL_{name}", "").strip().lower()
 
 
 def unknown_variables() -> tuple[str, ...]:
@@ -222,6 +290,15 @@ def unknown_variables() -> tuple[str, ...]:
 def share_metrics(folder: Path) -> None:
     """Tell the metrics library where the processes of one service keep their values together; it reads the environment."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def prepare_ray(answers: str) -> None:
+    """Before Ray starts, which reads the environment: no statistics to anybody, and what its proxies call for their middleware.
+
+    What the environment says already holds. A cluster that runs by then has read its own.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", answers)
 
 
 def environment_without(*fields: str) -> dict[str, str]:
@@ -260,6 +337,7 @@ def _in_words(schema: dict[str, Any]) -> str:
             r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "1 to 64 letters, digits, dots, dashes or underscores",
             _ORIGINS: "*, or SCHEME://HOST[:PORT] with commas between",
             DIALECTS: "v2, huggingface, huggingface-root, sagemaker, vertex with commas between, or none",
+            ROUTE: "a path such as /predict, in letters, digits and . _ ~ : @ -",
             HOSTS: "host names, separated by commas",
             PORTS: "ports from 1 to 65535, separated by commas",
         }[schema["pattern"]]
@@ -272,6 +350,6 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 def _fault(field: str, value: object, overrides: Mapping[str, Any], words: str | None = None) -> str:
-    name = flag(field) if field in overrides else PREFIX + field.upper()
+    name = flag(field) if field in overrides else _variable(field) or PREFIX + field.upper()
     shown = "not shown here" if is_secret(field) else repr(str(value)[:200])
     return f"{name} is {shown}: it may be {words or allowed(field)}"

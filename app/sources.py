@@ -19,6 +19,7 @@ from app.schemas.native import BatchJson, ImageJson
 
 ACCEPTED = ("multipart/form-data", "image/*", "application/octet-stream", "application/json")
 ACCEPTED_BATCH = ("multipart/form-data", "application/json")
+_UNTYPED = ("", "application/x-image")
 _DATA_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[\w.-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _MAX_JSON_VALUES = 20_000  # base64 holds no comma: an honest body has one an image; each value costs memory before it is refused
 _BASE64_STEP = 1 << 19  # characters decoded at a time, about a millisecond
@@ -32,15 +33,31 @@ _FAULTS = {  # pydantic's names of faults, in words that stay when the library's
     "string_too_long": "is too long",
     "list_type": "should be a list",
     "model_type": "should be an object",
+    "dict_type": "should be an object",
+    "int_parsing": "should be a whole number",
+    "int_parsing_size": "should be a whole number",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "finite_number": "should be a number",
     "value_error": "should have exactly one of image and url",
+}
+
+_RANGES = {  # what is there, and of the right kind, but no value that it may have
+    "greater_than_equal": "{ge:g} or more",
+    "less_than_equal": "{le:g} or less",
+    "literal_error": "{expected}",
 }
 
 JsonT = TypeVar("JsonT", bound=BaseModel)
 Fetch = Callable[[str, RequestContext], Awaitable[bytes]]  # what is at a url, within the limits of the request
 
 
-async def one_image(request: Request, fetch: Fetch | None = None) -> bytes:
+async def one_image(request: Request, fetch: Fetch | None = None, *, untyped: bool = False) -> bytes:
     """The encoded image of a request, in whichever accepted form it came; by url where there is something to fetch it.
+
+    With `untyped`, a raw body needs no Content-Type, and may have the one that is SageMaker's own.
 
     Raises:
         MalformedRequest, UnsupportedMedia, SourceForbidden, BodyTooLarge, BodyTimeout; with `fetch` what that raises.
@@ -51,13 +68,48 @@ async def one_image(request: Request, fetch: Fetch | None = None) -> bytes:
     if media == "application/json":
         wire = await _json(request, ImageJson)
         if wire.url is not None:
-            if fetch is None:
-                raise SourceForbidden("images by url are switched off on this service; send the image itself")
-            return await fetch(wire.url, context_of(request.scope))
+            return await at_url(request, wire.url, fetch)
         return await asyncio.to_thread(decode_base64, wire.image or "")
-    if media.startswith("image/") or media == "application/octet-stream":
+    if media.startswith("image/") or media == "application/octet-stream" or (untyped and media in _UNTYPED):
         return _not_empty(await request.body(), "body")
     raise _refusal(request, media, ACCEPTED)
+
+
+async def at_url(request: Request, url: str, fetch: Fetch | None) -> bytes:
+    """What is at an address.
+
+    Raises:
+        SourceForbidden: there is nothing to fetch it; with `fetch` what that raises.
+    """
+    if fetch is None:
+        raise SourceForbidden("images by url are switched off on this service; send the image itself")
+    return await fetch(url, context_of(request.scope))
+
+
+async def raw_or_json(request: Request, schema: type[JsonT]) -> bytes | JsonT:
+    """A body that is JSON by its media type, or else nothing but an image, whatever its media type says, if there is one.
+
+    Raises:
+        MalformedRequest, InvalidParameter, UnsupportedMedia (a form), BodyTooLarge, BodyTimeout.
+    """
+    media = _media_type(request)
+    if media == "application/json":
+        return await _json(request, schema)
+    if media == "multipart/form-data":
+        raise UnsupportedMedia(media, ("image/*", "application/octet-stream", "application/json"))
+    return _not_empty(await request.body(), "body")
+
+
+async def only_json(request: Request, schema: type[JsonT]) -> JsonT:
+    """A body that is JSON.
+
+    Raises:
+        MalformedRequest, InvalidParameter, UnsupportedMedia, BodyTooLarge, BodyTimeout.
+    """
+    media = _media_type(request)
+    if media != "application/json":
+        raise _refusal(request, media, ("application/json",))
+    return await _json(request, schema)
 
 
 async def many_images(request: Request, max_images: int, max_bytes: int) -> list[tuple[str | None, bytes | AppError]]:
@@ -171,8 +223,10 @@ async def _json(request: Request, schema: type[JsonT]) -> JsonT:
     try:
         return await asyncio.to_thread(_parse, body, schema)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
+        if first["type"] in _RANGES:
+            raise InvalidParameter(where, first["input"], _RANGES[first["type"]].format(**first["ctx"])) from None
         raise MalformedRequest(f"the JSON is not as documented: {where} {_FAULTS.get(first['type'], 'is not')}") from None
 
 

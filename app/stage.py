@@ -272,7 +272,8 @@ class Stage(Generic[ItemT, RowT]):
         self._ceiling.fitted(len(batch))
         for entry, row in zip(batch, rows, strict=True):
             if not entry.future.done():  # its owner may have left while it ran
-                entry.future.set_result(Ran(row, turn.started - entry.since, turn.ended - turn.started, len(batch)))
+                took_s = turn.ended - turn.started
+                entry.future.set_result(Ran(row, turn.started - entry.since, took_s, len(batch), entry.since))
 
     def _failed(self, batch: list[Entry[ItemT, RowT]], error: BaseException) -> None:
         """Halve it, until the item at fault stands alone or the batch fits."""

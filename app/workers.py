@@ -21,9 +21,10 @@ from typing import Any
 
 from app import hangup
 from app.conductor import Conductor, Current, Member
+from app.grpc_port import reserved
 from app.handover import DRAIN, READY, Handover, Order, Taker, listen
 from app.metrics import Shared, forget_gauges
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("sknet.workers")
 
@@ -43,8 +44,11 @@ def supervise(settings: Settings, flags: Mapping[str, Any]) -> str | None:
         listeners = listen(settings.host, settings.port)
     except OSError as error:
         return f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}"
-    with tempfile.TemporaryDirectory(prefix="sknet-") as folder:
-        return asyncio.run(Supervisor(settings, flags, listeners, Path(folder)).run())
+    try:
+        with reserved(settings), tempfile.TemporaryDirectory(prefix="sknet-") as folder:
+            return asyncio.run(Supervisor(settings, flags, listeners, Path(folder)).run())
+    except SettingsError as error:
+        return str(error)
 
 
 class Supervisor:

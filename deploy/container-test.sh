@@ -4,7 +4,8 @@
 #   1. A stand-in for the base image: Debian trixie by debootstrap, under the base image's name; kept for the next run.
 #   2. The Dockerfile by buildah, and its slim target; once more up to its dependencies with a CPU index served here, to see that no CUDA gets in.
 #   3. The image's own command as its own user in namespaces of their own: no network but loopback, the root file system
-#      read-only. A photograph of 5 MB is classified; SIGTERM lets a request in flight finish.
+#      read-only. A photograph of 5 MB is classified; SIGTERM lets a request in flight finish. Run as `serve`, and with a port in
+#      its environment, it listens there, and its health check finds it.
 #
 # Needs root (chroot, mounts, namespaces), a Debian with apt-get, its package mirror and a Python registry as this machine has
 # them configured, and `make venv`. It tests the image, not the service: what the answers should be is tested elsewhere.
@@ -31,7 +32,7 @@ of_image() { # an entry of the image's configuration, a list line by line
 value = json.load(sys.stdin)["Docker"]["config"]
 for key in sys.argv[1].split("."):
     value = value[key]
-print(*([value] if isinstance(value, str) else value), sep="\n")' "$1"
+print(*([] if value is None else [value] if isinstance(value, str) else value), sep="\n", end="\n" if value else "")' "$1"
 }
 
 # ---------------------------------------------------------------------------------------------------------------- building
@@ -210,6 +211,32 @@ check_sigterm() { # while a photograph is still being sent, slowly
     say "SIGTERM: the request in flight got 200, exit 0 after $((($(date +%s%N) - begun) / 1000000)) ms"
 }
 
+check_port() { # PORT [OPTION...] -- [ARGUMENT...]: the entry point with these arguments, in a container with these options
+    local port=$1 options=() pid begun code=0
+    shift
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    begun=$(date +%s)
+    in_container ${options[@]+"${options[@]}"} "$CONTAINER" -- "${ENTRY[@]}" "$@" >"$WORK/port.log" 2>&1 &
+    SERVER=$!
+    until curl -sf --max-time 2 -o /dev/null "http://127.0.0.1:$port/ping"; do
+        kill -0 $SERVER 2>/dev/null || die "the service ended: $(tail -20 "$WORK/port.log")"
+        [ $(($(date +%s) - begun)) -lt $READY_S ] || die "not on port $port in $READY_S s: $(tail -20 "$WORK/port.log")"
+        sleep 0.1
+    done
+    in_container ${options[@]+"${options[@]}"} "$CONTAINER" -- "${HEALTH[@]:1}" >/dev/null || code=$?
+    [ $code = 0 ] || die "the health check exits $code beside a service on port $port"
+    pid=$(service_pid)
+    kill -TERM "$pid"
+    timeout $DRAIN_S tail --pid="$SERVER" -f /dev/null || die "still running $DRAIN_S s after SIGTERM"
+    wait "$SERVER" || code=$?
+    [ $code = 0 ] || die "exit status $code after SIGTERM: $(tail -5 "$WORK/port.log")"
+    say "port      $port: ${options[*]:-as it is} ${*:-}"
+}
+
 inside() { # process 1 of the namespaces: whatever is mounted or started here ends with it
     ip link set lo up
     mkdir -p "$WORK" "$CACHE"
@@ -217,6 +244,7 @@ inside() { # process 1 of the namespaces: whatever is mounted or started here en
     case $USER_ID in 0 | 0:* | root* | '') die "the image's user is '$USER_ID'" ;; esac
     chown "$USER_ID" "$CACHE"
     make_photograph "$WORK/photo.jpg"
+    mapfile -t ENTRY < <(of_image Entrypoint)
     mapfile -t COMMAND < <(of_image Entrypoint && of_image Cmd)
     mapfile -t HEALTH < <(of_image Healthcheck.Test)
     [ "${HEALTH[0]:-}" = CMD ] || die "no health check in exec form: ${HEALTH[*]}"
@@ -255,6 +283,10 @@ import json, sys
 sys.exit(json.load(open(sys.argv[1]))["predictions"][0]["label"] != sys.argv[2])
 PYTHON
     check_sigterm
+    check_port 8080 -- serve # as SageMaker does
+    check_port 9001 --env SKNET_PORT=9001 -- serve
+    check_port 9002 --env SKNET_PORT=9002 --
+    check_port 9003 --env AIP_HTTP_PORT=9003 -- # as Vertex AI does
     say "user      $USER_ID"
     say "image     $IMAGE_SIZE"
     say "build     $BUILD_S s"

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic.json_schema import SkipJsonSchema
 
 from app.classifier import Classified
-from app.context import context_of
+from app.context import RequestContext, context_of
 from app.openapi import BATCH_BODY, IMAGE_BODY, errors
 from app.problems import log_fault, problem_of
+from app.routes.direct import Direct
 from app.schemas.native import BatchAnswer, ClassifyAnswer
 from app.services import Services, services_of
 from app.sources import many_images, one_image
 from model.types import KernelAttention, ModelInfo, UnitAttention
 
-
-class _Direct(APIRoute):
-    """Without a query there is nothing to validate or to resolve, which costs more than all the rest of such a request."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        validating = super().get_route_handler()
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            return await validating(request) if request.scope["query_string"] else await endpoint(request)
-
-        return handle
-
-
 _UNIT = tuple(field.name for field in fields(UnitAttention))
-router = APIRouter(tags=["classify"], route_class=_Direct)
+router = APIRouter(tags=["classify"], route_class=Direct)
 
 # May be left out, but not be null: the document must not offer null.
 TopK = Annotated[
@@ -70,18 +55,23 @@ async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0
     found = await services.classifier.classify(
         data, top_k=top_k, min_score=min_score, deadline=context.deadline, explain=explain is not None
     )
+    return answered(services, context, found)
+
+
+def answered(services: Services, context: RequestContext, found: Classified) -> Response:
+    """The answer to one image that came alone."""
     context.timings.append(found.timings)
     image = found.image
     answer = ClassifyAnswer.model_validate(  # the whole at once: objects made one by one are validated twice
         {
-            "predictions": _predictions(found),
+            "predictions": predictions_of(found),
             "model": _model(services, found.info),
             "image": {"width": image.width, "height": image.height, "format": image.format},
             **_attention(found.attention),
             **_comparable(found.attention),
         }
     )
-    return _json(answer.model_dump_json(exclude_unset=True))
+    return json_of(answer.model_dump_json(exclude_unset=True))
 
 
 @router.post(
@@ -115,18 +105,19 @@ async def classify_batch(request: Request, top_k: TopK = None, min_score: MinSco
     # `exclude_none` would drop a prediction's `wnid: null`, which the contract shows: unset fields are left out instead.
     told = next((r.attention for r in results if isinstance(r, Classified)), None)
     answer = BatchAnswer.model_validate({"model": _model(services, info), **_comparable(told), "results": rows})
-    return _json(answer.model_dump_json(exclude_unset=True))
+    return json_of(answer.model_dump_json(exclude_unset=True))
 
 
 def _result(index: int, filename: str | None, result: Classified | Exception) -> dict[str, Any]:
     fields: dict[str, Any] = {"index": index, "filename": filename}
     if isinstance(result, Classified):
-        return {**fields, "status": 200, "predictions": _predictions(result), **_attention(result.attention)}
+        return {**fields, "status": 200, "predictions": predictions_of(result), **_attention(result.attention)}
     problem = problem_of(result)
     return {**fields, "status": problem.status, "problem": problem}
 
 
-def _predictions(found: Classified) -> list[dict[str, Any]]:
+def predictions_of(found: Classified) -> list[dict[str, Any]]:
+    """Each prediction as `PredictionJson` has it."""
     return [{"index": p.index, "label": p.label, "score": p.score, "wnid": p.wnid} for p in found.predictions]
 
 
@@ -144,6 +135,7 @@ def _model(services: Services, info: ModelInfo) -> dict[str, str]:
     return {"name": services.settings.model_name, "variant": info.variant, "digest": info.digest}
 
 
-def _json(body: str) -> Response:
+def json_of(body: str | bytes) -> Response:
+    """An answer that is JSON already."""
     # Serialised once, by pydantic's own serialiser; the framework would validate and encode the answer a second time.
     return Response(body, media_type="application/json")

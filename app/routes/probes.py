@@ -11,7 +11,7 @@ from app.schemas.native import Live, Ready
 from app.services import Has
 
 router = APIRouter(tags=["service"])
-_NOT_READY: dict[int | str, dict[str, Any]] = {
+NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
         "model": Ready,
         "description": "Not ready, with the reasons.",
@@ -26,7 +26,7 @@ async def livez() -> Live:
     return Live(status="alive")
 
 
-@router.get("/readyz", response_model=Ready, response_description="It does.", responses=_NOT_READY, summary="Does a model serve?")
+@router.get("/readyz", response_model=Ready, response_description="It does.", responses=NOT_READY, summary="Does a model serve?")
 async def readyz(services: Has, response: Response) -> Ready:
     """200 once a warmed model serves and while the service is not shutting down; else 503 with the reasons."""
     reasons = list(services.classifier.reasons)
@@ -36,9 +36,7 @@ async def readyz(services: Has, response: Response) -> Ready:
     return Ready(ready=not reasons, reasons=reasons)
 
 
-@router.get(
-    "/healthz", response_model=Ready, response_description="It does.", responses=_NOT_READY, summary="The same as /readyz"
-)
+@router.get("/healthz", response_model=Ready, response_description="It does.", responses=NOT_READY, summary="The same as /readyz")
 async def healthz(services: Has, response: Response) -> Ready:
     """The same as `/readyz`, under the name that many platforms expect."""
     return await readyz(services, response)
@@ -53,4 +51,4 @@ async def healthz(services: Has, response: Response) -> Ready:
 )
 async def metrics(services: Has) -> Response:
     """Counts and times in the Prometheus text format."""
-    return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await services.metrics.all(), headers={"Content-Type": CONTENT_TYPE})

@@ -14,7 +14,7 @@ PLAIN = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # what every installation
 
 images = strategies.sampled_from([SAMPLES[name](quadrants()) for name in PLAIN])
 schemathesis.openapi.format("binary", images)
-for media_type in ("image/*", "application/octet-stream"):
+for media_type in ("image/*", "application/octet-stream", "application/x-image"):
     schemathesis.openapi.media_type(media_type, images)
 texts = images.map(lambda data: base64.b64encode(data).decode())
 schemathesis.openapi.format("byte", texts | texts.map(lambda text: f"data:image/any;base64,{text}"))

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.main import MakeFetch, create_app
+from app.main import MakeFetch, MakeTracing, create_app
 from app.metrics import Metrics
 from app.middleware import RequestLog
 from app.problems import answer
@@ -49,11 +49,15 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    model: FakeModel | None = None, *, make_fetch: MakeFetch | None = None, **settings: Any
+    model: FakeModel | None = None,
+    *,
+    make_fetch: MakeFetch | None = None,
+    make_tracing: MakeTracing | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Service]:
     """A service that is ready."""
     fake = model or FakeModel()
-    app = create_app(Settings(**settings), load=lambda _: fake, make_fetch=make_fetch)
+    app = create_app(Settings(**settings), load=lambda _: fake, make_fetch=make_fetch, make_tracing=make_tracing)
     async with app.router.lifespan_context(app), client_of(app) as client:
         try:
             yield Service(app, client, fake)
@@ -139,15 +143,27 @@ class Answer:
     def content(self) -> bytes:
         return b"".join(m.get("body", b"") for m in self.messages[1:])
 
+    @property
+    def closing(self) -> bool:
+        return bool(self.headers.get("connection") == "close")
+
+    @property
+    def whole(self) -> bool:
+        return len(self.content) == int(self.headers.get("content-length", -1))
+
 
 async def exchange(app: ASGIApp, scope: Scope, incoming: Sequence[Message] = (), *, leave: asyncio.Event | None = None) -> Answer:
-    """One request. After the incoming messages the client is silent, and leaves when told to."""
+    """One request. After the incoming messages the client is silent, and leaves when told to.
+
+    Where nobody tells it, it leaves as clients do: once it has the whole answer of a connection that will be closed.
+    """
     answer = Answer()
     waiting = list(incoming)
+    left = leave or asyncio.Event()
 
     async def receive() -> Message:
         if not waiting:
-            await (leave or asyncio.Event()).wait()
+            await left.wait()
             return LEFT
         answer.received += 1
         return waiting.pop(0)
@@ -156,6 +172,8 @@ async def exchange(app: ASGIApp, scope: Scope, incoming: Sequence[Message] = (),
         if not answer.started:
             answer.received_first = answer.received
         answer.messages.append(message)
+        if leave is None and answer.closing and answer.whole:
+            left.set()
 
     async with asyncio.timeout(10):
         await app(scope, receive, send)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accept import preferred
+from app.accept import accepts, preferred
 
 OFFERED = ("application/json", "image/png")
 JSON, PNG = OFFERED
@@ -40,6 +40,18 @@ def test_the_best_liked_form_is_chosen(accept: str, chosen: str) -> None:
     assert preferred(accept, OFFERED) == chosen
 
 
+@pytest.mark.parametrize(
+    ("accept", "does"),
+    [
+        ("", True), (" ", True), ("*/*", True), ("application/*", True), (JSON, True), ("text/csv, */*;q=0.1", True),
+        ("text/csv", False), ("image/*", False), (f"{JSON};q=0", False), (f"*/*, {JSON};q=0", False), (",", False),
+    ],
+)  # fmt: skip
+def test_whether_one_form_will_do(accept: str, does: bool) -> None:
+    assert accepts(accept, JSON) is does
+
+
 @given(st.text())
 def test_no_header_breaks_it(accept: str) -> None:
     assert preferred(accept, OFFERED) in OFFERED
+    assert accepts(accept, JSON) in (True, False)

@@ -22,7 +22,7 @@ from app.keys import Keys
 from app.logs import ConsoleFormatter, JsonFormatter
 from app.main import create_app
 from app.rates import Rates
-from app.settings import Settings
+from app.settings import OWN, Settings
 from tests.app.asgi import Service, exchange, http_scope, part, problem, serving
 from tests.fakes import FakeModel
 
@@ -55,6 +55,9 @@ def asked(gate: Any, method: str, path: str, client: str | None = "192.0.2.1", *
 # the table
 
 
+PLACED = frozenset({"/vertex/health"})  # probes that the settings place
+
+
 def routes() -> list[tuple[str, str]]:
     """Method and path of every route there is; of a mounted folder GET alone."""
     found: list[tuple[str, str]] = []
@@ -75,7 +78,7 @@ def test_every_route_is_where_it_should_be() -> None:
     scopes: dict[str | None, set[tuple[str, str]]] = {}
     for method, path in routes():
         if method != "HEAD":
-            scopes.setdefault(needed(method, path), set()).add((method, path))
+            scopes.setdefault(needed(method, path, PLACED), set()).add((method, path))
     assert scopes.pop("predict") == {
         ("POST", "/classify"),
         ("POST", "/classify/batch"),
@@ -86,6 +89,9 @@ def test_every_route_is_where_it_should_be() -> None:
         *(("GET", f"/v2/models/{{name}}{rest}") for rest in ("", "/ready", "/versions/{version}", "/versions/{version}/ready")),
         *(("POST", f"/v2/models/{{name}}{rest}") for rest in ("/infer", "/versions/{version}/infer")),
         ("POST", "/v2/repository/index"),
+        ("POST", "/hf"),
+        ("POST", "/invocations"),
+        ("POST", "/vertex/predict"),
     }
     loads = {f"{start}/{{name}}/{end}" for start in ("/models", "/v2/repository/models") for end in ("load", "unload")}
     assert {path for _, path in scopes.pop("admin", set())} <= loads
@@ -125,6 +131,31 @@ def test_only_looking_is_open(method: str, path: str) -> None:
 )  # fmt: skip
 def test_what_a_request_needs(method: str, path: str, scope: str) -> None:
     assert needed(method, path) == scope
+
+
+def test_no_route_is_where_the_settings_may_place_another() -> None:
+    """Vertex AI says where it asks, and settings that name a path of ours are refused: all of ours have to be known there."""
+    ours = {path.split("/")[1] for _, path in routes() if not path.startswith("/vertex/")}
+    assert ours - {""} <= OWN
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_probe_is_open_where_the_settings_place_it(method: str) -> None:
+    assert needed(method, "/up", frozenset({"/up"})) is None
+    assert needed(method, "/up") == "predict"
+    for path in ("/up/", "/up/x", "//up", "/Up", "/up\n"):
+        assert needed(method, path, frozenset({"/up"})) == "predict"
+    assert needed("POST", "/up", frozenset({"/up"})) == "predict"
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+async def test_a_probe_that_the_settings_place_counts_for_no_rate_and_needs_no_key(keys: str | None) -> None:
+    placed: dict[str, Any] = {"vertex_health_route": "/up", "vertex_predict_route": "/up"}
+    async with serving(api_keys=keys, rate_limit=0.001, rate_burst=1, **placed) as service:
+        for _ in range(3):
+            assert (await service.client.get("/up")).status_code == 200
+        assert (await service.client.post("/up", json={})).status_code == (400 if keys is None else 401)
+        assert (await service.client.get("/vertex/health")).status_code == (429 if keys is None else 401)
 
 
 # tricks: what comes to a closed route is asked for a key, however its path was spelt

@@ -194,7 +194,9 @@ async def test_the_rest_of_a_refused_body_is_thrown_away_after_the_whole_answer(
 async def test_a_client_that_goes_on_sending_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.bodies.LINGER_S", 0.05)
     app, _ = limited()
-    got = await exchange(app, http_scope(headers={"Content-Length": "400"}), [part(b"x", more=True)])  # and then nothing
+    scope, stays = http_scope(headers={"Content-Length": "400"}), asyncio.Event()
+    got = await exchange(app, scope, [part(b"x", more=True)], leave=stays)  # and then nothing
+    problem(got, 413, "body-too-large")
     assert not got.messages[-1]["more_body"]
 
 

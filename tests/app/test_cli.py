@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from app import cli
 from app.cli import main
-from app.settings import Settings, flag
+from app.settings import Settings, flag, load_settings
 from model.registry import VARIANTS, WEIGHTS
 
 
@@ -133,6 +135,49 @@ def test_health_does_not_wait_for_the_last_drop() -> None:
         result = run("health", "--url", url, "--timeout-s", "0.3")
     assert (result.exit_code, "no SKNet service answers" in result.stderr) == (1, True)
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "port"),
+    [
+        (["serve"], {}, 8000), (["--in-image"], {}, 8000), (["--in-image", "serve"], {}, 8080),
+        (["--in-image", "serve", "--top-k", "3"], {}, 8080), (["--in-image", "serve", "--port", "9000"], {}, 9000),
+        (["--in-image"], {"SKNET_PORT": "9000"}, 9000), (["--in-image", "serve"], {"SKNET_PORT": "9000"}, 9000),
+        (["--in-image"], {"AIP_HTTP_PORT": "9001"}, 9001), (["--in-image", "serve"], {"AIP_HTTP_PORT": "9001"}, 9001),
+        (["--in-image", "serve"], {"AIP_HTTP_PORT": "9001", "SKNET_PORT": "9000"}, 9000),
+        (["serve"], {"AIP_HTTP_PORT": "9001"}, 9001),
+        (["--in-image", "serve"], {"SKNET_PORT": "8000"}, 8000), (["--in-image", "serve"], {"SKNET_PORT": ""}, 8080),
+    ],
+)  # fmt: skip
+def test_where_it_serves(monkeypatch: pytest.MonkeyPatch, arguments: list[str], env: dict[str, str], port: int) -> None:
+    seen = []
+
+    def settings_from(flags: dict[str, object]) -> Settings:
+        seen.append(load_settings(flags))
+        raise click.UsageError("far enough")
+
+    monkeypatch.setattr(cli, "settings_from", settings_from)
+    assert "far enough" in run(*arguments, env=env).stderr
+    assert [settings.port for settings in seen] == [port]
+
+
+def test_the_image_runs_other_commands_too() -> None:
+    assert run("--in-image", "models").stdout == run("models").stdout
+    assert run("--in-image", "--help").stdout == run("--help").stdout
+    assert "in-image" not in run("--help").stdout
+    missing = run("--")
+    assert (missing.exit_code, missing.stderr.strip()) == (2, "Error: Missing command. (see sknet --help)")
+
+
+def test_health_in_the_image_looks_where_it_may_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(told("200 OK", b'{"ready": true, "state": "ready", "reasons": []}')) as url:
+        nobody = Settings(port=1)  # nothing listens there
+        monkeypatch.setattr(cli, "settings_from", lambda _: nobody)
+        monkeypatch.setattr(cli, "AS_SERVE_PORT", int(url.rpartition(":")[2]))
+        assert run("health").exit_code == 1
+        said = run("--in-image", "health", env={"SKNET_PORT": "1"})
+        assert (said.exit_code, said.stderr.strip()) == (1, "Error: no SKNet service answers at http://127.0.0.1:1")
+        assert run("--in-image", "health").stdout == "ready\n"
 
 
 def test_models_lists_what_there_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from app.cli import main
 from model import export
 from model.checkpoint import resolve
 from model.manager import LoadRequest, load
+from model.selection import graph_folder
 from tests.model import photographs
 from tests.model.small import write
 from tests.repo.architecture import ROOT
@@ -31,6 +33,11 @@ def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     return write(folder, preprocess={"size": [32, 40]})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photographs.write(tmp_path_factory.mktemp("photographs"), 12)
 
 
 @pytest.mark.parametrize(
@@ -67,19 +74,6 @@ def test_export_makes_the_graph_ahead(checkpoint: Path, tmp_path: Path, monkeypa
     model = load(LoadRequest(checkpoint=str(checkpoint), cache_dir=cache, engine="openvino", threads=1))
     assert model.info.deviation == pytest.approx(told["deviation_at_warm_up"])
     model.close()
-
-
-def test_export_beside_is_found_without_a_cache(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    result = run("export", "--beside", "--checkpoint", str(checkpoint), "--cache-dir", str(cache), "--threads", "1")
-    assert result.exit_code == 0, result.output
-    lines = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
-    assert str(checkpoint.parent / "graphs") in lines["graph"]
-    assert lines["size"].endswith(" MB")
-    assert lines["speed"].endswith(" images/s here, the engine alone, 1 thread")
-    assert not cache.exists()
-    monkeypatch.setattr(export, "export_beside", _never)
-    load(LoadRequest(checkpoint=str(checkpoint), cache_dir=cache, engine="openvino", threads=1)).close()
 
 
 def _never(*_: object) -> None:
@@ -145,8 +139,8 @@ def test_the_watch_sees_what_it_looks_for(watched: Watched) -> None:
     assert "openvino_telemetry" in process["telemetry"]
 
 
-def test_calibrate_prints_its_table_and_sends_nothing(checkpoint: Path, tmp_path: Path, watched: Watched) -> None:
-    images = photographs.write(tmp_path / "images", 12)
+def test_calibrate_prints_its_table_and_sends_nothing(checkpoint: Path, tmp_path: Path, images: Path, watched: Watched) -> None:
+    images = shutil.copytree(images, tmp_path / "images")
     (images / "notes.txt").write_text("no image")
     options = ["--checkpoint", str(checkpoint), "--cache-dir", str(tmp_path / "cache"), "--threads", "1"]
     done = watched.run("-m", "app.cli", "calibrate", "--images", str(images), *options)
@@ -164,18 +158,31 @@ def test_calibrate_prints_its_table_and_sends_nothing(checkpoint: Path, tmp_path
     assert "openvino" in watched.processes[0]["imported"]
 
 
-def test_export_sends_nothing_and_leaves_torch_to_its_helper(checkpoint: Path, tmp_path: Path, watched: Watched) -> None:
-    done = watched.run("-m", "app.cli", "export", "--checkpoint", str(checkpoint), "--cache-dir", str(tmp_path / "cache"))
+def test_export_beside_sends_nothing_leaves_torch_to_its_helper_and_is_found_without_a_cache(
+    checkpoint: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    options = ["--checkpoint", str(checkpoint), "--cache-dir", str(cache), "--threads", "1"]
+    done = watched.run("-m", "app.cli", "export", "--beside", *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     helper, command = watched.processes
     assert helper == {"asked": [], "imported": ["openvino", "torch"], "telemetry": []}
     assert command == {"asked": [], "imported": ["openvino"], "telemetry": []}
+    lines = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert str(checkpoint.parent / "graphs") in lines["graph"]
+    assert lines["size"].endswith(" MB")
+    assert lines["speed"].endswith(" images/s here, the engine alone, 1 thread")
+    assert not cache.exists()
+    monkeypatch.setattr(export, "export_beside", _never)
+    load(LoadRequest(checkpoint=str(checkpoint), cache_dir=cache, engine="openvino", threads=1)).close()
 
 
-def test_calibrate_as_json(checkpoint: Path, tmp_path: Path) -> None:
-    images = photographs.write(tmp_path / "images", 12)
-    options = ["--checkpoint", str(checkpoint), "--cache-dir", str(tmp_path / "cache"), "--threads", "1"]
+def test_calibrate_as_json(checkpoint: Path, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    export.export(resolve(str(checkpoint)), graph_folder(cache))
+    monkeypatch.setattr(export, "export_beside", _never)  # a graph that is there serves
+    options = ["--checkpoint", str(checkpoint), "--cache-dir", str(cache), "--threads", "1"]
     result = run("calibrate", "--json", "--images", str(images), *options)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)

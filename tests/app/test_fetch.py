@@ -353,7 +353,7 @@ async def test_fetched_bytes_take_room_until_the_request_ends() -> None:
             rooms.append(room)
             return Fetcher(settings, room, dialler(server))
 
-        options = {"allow_urls": True, "url_ports": str(server.port), "max_buffered_bytes": 1000}
+        options: dict[str, Any] = {"allow_urls": True, "url_ports": str(server.port), "max_buffered_bytes": 1000}
         async with serving(FakeModel(gate=gate), make_fetch=make, **options) as service:
             first = asyncio.create_task(service.client.post("/classify", json={"url": server.url()}))
             await until(lambda: rooms[0].used > 400)

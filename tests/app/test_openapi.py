@@ -37,8 +37,14 @@ ERRORS = {
     ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 429, 500},
     ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 422, 429, 500, 503},
     ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
+    ("post", "/hf"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/ping"): {503},
+    ("post", "/invocations"): {400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/vertex/health"): {503},
+    ("post", "/vertex/predict"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
 }
-PLAIN = {path for _, path in ERRORS if path.startswith("/v2")}  # whose errors are `{"error": text}`
+PROBES = {"/readyz", "/healthz", "/ping", "/vertex/health"}
+PLAIN = {"/hf"} | {path for _, path in ERRORS if path.startswith("/v2")}  # whose errors are `{"error": text}`
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,7 @@ def test_every_route_declares_its_errors_as_problems(document: dict[str, Any], k
     responses = operations(document)[key]["responses"]
     assert {int(status) for status in responses} - {200} == ERRORS[key]
     for status in map(str, ERRORS[key]):
-        if key[1] in ("/readyz", "/healthz"):
+        if key[1] in PROBES:
             assert responses[status]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Ready"}
         elif key[1] in PLAIN:
             (content,) = responses[status]["content"].values()
@@ -145,7 +151,7 @@ def test_what_needs_a_key_says_so_and_what_is_open_too(document: dict[str, Any])
     assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
     assert (schemes["key"]["type"], schemes["key"]["in"], schemes["key"]["name"]) == ("apiKey", "header", "X-API-Key")
     open_ones = {path for (_, path), each in operations(document).items() if each["security"] == []}
-    assert open_ones == {"/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    assert open_ones == {"/livez", "/metrics", "/v2/health/live", "/v2/health/ready"} | PROBES
     for (_, path), each in operations(document).items():
         if path not in open_ones:
             scope = "admin" if path.endswith("load") else "predict"

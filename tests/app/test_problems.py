@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 
+import grpc
 import httpx
 import pytest
 from starlette.types import Scope
@@ -14,7 +15,7 @@ import app
 import model
 from app import errors
 from app.context import SCOPE_KEY, Deadline, RequestContext
-from app.problems import FRAMEWORK, INTERNAL, MEDIA_TYPE, TABLE, problem_of, response_of, row_of, rows
+from app.problems import FRAMEWORK, INTERNAL, MEDIA_TYPE, TABLE, grpc_code, problem_of, response_of, row_of, rows
 from model import errors as model_errors
 from tests.app.asgi import client_of, problem
 
@@ -134,3 +135,10 @@ async def test_without_any_lifespan_requests_are_told_that_nothing_is_loaded() -
 
     async with client_of(create_app()) as client:
         problem(await client.get("/models"), 503, "not-ready")
+
+
+def test_every_status_has_one_over_grpc() -> None:
+    codes = {row.status: grpc_code(row.status) for row in rows()}
+    assert set(codes.values()) <= {code.name for code in grpc.StatusCode} - {"OK", "UNKNOWN"}
+    assert {status for status, code in codes.items() if code == "INTERNAL"} == {500}
+    assert (codes[429], codes[503], codes[504]) == ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")

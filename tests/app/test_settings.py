@@ -15,8 +15,10 @@ from app.settings import (
     allowed,
     environment_without,
     flag,
+    is_given,
     is_secret,
     load_settings,
+    speaks,
     unknown_variables,
 )
 
@@ -150,6 +152,71 @@ def test_limits_that_contradict_each_other_are_told() -> None:
     ) as caught:
         load_settings({"max_buffered_bytes": 1000})
     assert "SKNET_MAX_BODY_BYTES" in str(caught.value)
+
+
+# what platforms say
+
+
+def test_a_platforms_variable_counts_where_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_given("port")
+    monkeypatch.setenv("AIP_HTTP_PORT", "9001")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/v1/endpoints/1/deployedModels/2")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
+    settings = load_settings()
+    assert settings.port == 9001
+    assert settings.vertex_health_route == "/v1/endpoints/1/deployedModels/2"
+    assert settings.vertex_predict_route == "/v1/endpoints/1/deployedModels/2:predict"
+    assert is_given("port")
+    monkeypatch.setenv("SKNET_PORT", "9000")
+    assert (load_settings().port, load_settings({"port": "9"}).port) == (9000, 9)
+    monkeypatch.setenv("SKNET_PORT", "")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "")
+    assert (load_settings().port, load_settings().vertex_health_route) == (9001, "/vertex/health")
+    assert not is_given("vertex_health_route")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "may"),
+    [
+        ("AIP_HTTP_PORT", "http", "a whole number from 0 to 65535"),
+        ("AIP_HEALTH_ROUTE", "health", "a path such as /predict, in letters, digits and . _ ~ : @ -"),
+        ("AIP_PREDICT_ROUTE", "/", "a path such as /predict, in letters, digits and . _ ~ : @ -"),
+        ("AIP_PREDICT_ROUTE", "/a//b", "a path such as /predict, in letters, digits and . _ ~ : @ -"),
+        ("AIP_PREDICT_ROUTE", "/{name}", "a path such as /predict, in letters, digits and . _ ~ : @ -"),
+        ("AIP_PREDICT_ROUTE", "/a\n", "a path such as /predict, in letters, digits and . _ ~ : @ -"),
+        ("AIP_PREDICT_ROUTE", "/classify", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_PREDICT_ROUTE", "/readyz", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_PREDICT_ROUTE", "/models/default/load", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_HEALTH_ROUTE", "/livez", "a path that is not the service's own, such as /vertex/health or /readyz or /healthz"),
+    ],
+)
+def test_a_platforms_variable_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, may: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"{variable} is {value!r}: it may be {may}"
+
+
+def test_routes_of_vertex_matter_where_it_is_spoken() -> None:
+    load_settings({"vertex_predict_route": "/classify", "dialects": "none"})
+    load_settings({"vertex_health_route": "/readyz", "vertex_predict_route": "/predict"})
+    load_settings({"vertex_health_route": "/v1/x", "vertex_predict_route": "/v1/x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", set()),
+        ("none", set()),
+        (" none ", set()),
+        ("v2", {"v2"}),
+        (" v2 , vertex,huggingface-root", {"v2", "vertex", "huggingface-root"}),
+    ],
+)
+def test_which_protocols_are_spoken(text: str, names: set[str]) -> None:
+    assert speaks(load_settings({"dialects": text})) == names
 
 
 # secrets

@@ -52,7 +52,7 @@ def test_without_descriptors_it_neither_spins_nor_dies_and_serves_on_afterwards(
         stack.enter_context(many(server, 40))
         with suppress(OSError):
             stack.enter_context(connect(server, 1))
-        assert min(_spent_in_half_a_second(server) for _ in range(4)) < 0.1  # whoever spins does so all the time
+        assert any(_spent_in_half_a_second(server) < 0.1 for _ in range(4))  # whoever spins does so all the time
         assert server.process.poll() is None
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         stack.close()

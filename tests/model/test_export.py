@@ -23,8 +23,10 @@ from tests.model.small import observed, tiny, write
 SPEC = {"size": [32, 40], "mean": [0.5, 0.4, 0.3]}
 
 
-def test_the_helper_process_writes_what_this_one_would(tmp_path: Path) -> None:
+def test_the_helper_process_writes_what_this_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
+    (tmp_path / "json.py").write_text("import os; os.abort()")
+    monkeypatch.chdir(tmp_path)  # no module of the current folder is taken for a library's
     here, there = export.export(checkpoint, tmp_path / "here"), export.export_beside(checkpoint, tmp_path / "there")
     assert here.key == there.key == export.key_of(checkpoint, "float32")
     expected = proof.reference(observed(), checkpoint.preprocess)
@@ -163,13 +165,6 @@ export._helped("{{}}", Path("."))
         assert between.stderr.readline() == "at work\n"
         between.kill()
         assert between.stderr.read() == ""  # comes back when the last who holds it has ended
-
-
-def test_no_module_of_the_current_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = resolve(str(write(tmp_path, preprocess=SPEC)))
-    (tmp_path / "json.py").write_text("import os; os.abort()")
-    monkeypatch.chdir(tmp_path)
-    assert export.export_beside(checkpoint, tmp_path / "graphs").path.is_dir()
 
 
 def test_without_torch_the_helper_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,9 +142,8 @@ def test_a_revision_has_its_own_weights(tmp_path: Path) -> None:
     config = json.dumps(CONFIG).encode()
     files = {name: {"config.json": config, "model.safetensors": weights(seed=s)} for s, name in enumerate(("main", "v1.0"))}
     with HubServer(ants__bees=Repository(files)) as hub:
-        client = Client(tmp_path, hub.url)
-        assert client.ask("hf-hub:ants/bees@v1.0")["digest"] == f"sha256:{sha256(weights(seed=1))}"
-        assert client.ask("hf-hub:ants/bees")["digest"] == f"sha256:{sha256(weights(seed=0))}"
+        found = Client(tmp_path, hub.url).ask_all([{"reference": f"hf-hub:ants/bees{revision}"} for revision in ("@v1.0", "")])
+    assert [each["digest"] for each in found] == [f"sha256:{sha256(weights(seed=seed))}" for seed in (1, 0)]
 
 
 def test_pickled_weights_are_the_second_choice(tmp_path: Path) -> None:
@@ -160,14 +159,13 @@ def test_a_registry_name_leads_to_its_repository(tmp_path: Path) -> None:
     config = json.dumps({"architecture": "skresnet18", "num_classes": 1000}).encode()
     files = {"config.json": config, "model.safetensors": weights(1000)}
     with HubServer(**{"timm__skresnet18.ra_in1k": Repository({"main": files})}) as hub:
-        client = Client(tmp_path, hub.url)
-        found = client.ask("skresnet18.ra_in1k")
-        assert found["labels"][0] == "tench, Tinca tinca"
-        assert (found["classes"], found["licence"]) == (1000, "apache-2.0")
-        assert found["accuracy"] == {"top1": 73.020, "top5": 91.172}
-        refused = client.ask("skresnet18.ra_in1k", sha256="0" * 64)
-        assert refused["error"] == "CheckpointCorrupt"
-        assert "not the SHA-256 asked for" in refused["text"]
+        questions = [{"reference": "skresnet18.ra_in1k"}, {"reference": "skresnet18.ra_in1k", "sha256": "0" * 64}]
+        found, refused = Client(tmp_path, hub.url).ask_all(questions)
+    assert found["labels"][0] == "tench, Tinca tinca"
+    assert (found["classes"], found["licence"]) == (1000, "apache-2.0")
+    assert found["accuracy"] == {"top1": 73.020, "top5": 91.172}
+    assert refused["error"] == "CheckpointCorrupt"
+    assert "not the SHA-256 asked for" in refused["text"]
 
 
 def test_weights_that_are_not_what_the_hub_says_are_refused_and_fetched_anew(client: Client, hub: HubServer) -> None:
@@ -184,31 +182,37 @@ def test_a_cached_file_is_checked_against_the_recorded_hash(client: Client, hub:
     cached = Path(client.ask("hf-hub:ants/bees", environment=environment)["path"])
     cached.write_bytes(weights(seed=9))
 
-    for offline in (
-        client.ask("hf-hub:ants/bees", environment=environment, offline=True),
-        client.ask("hf-hub:ants/bees", environment={**environment, "HF_HUB_OFFLINE": "1"}),
-    ):
+    asked = {"reference": "hf-hub:ants/bees"}
+    told = client.ask_all([asked], environment={**environment, "HF_HUB_OFFLINE": "1"})
+    told += client.ask_all([{**asked, "offline": True}], environment=environment)
+    for offline in told:
         assert offline["error"] == "CheckpointCorrupt"
         assert f"delete {cached}" in offline["text"]
-        assert cached.exists()
+    assert cached.exists()
 
-    assert "deleted from the cache" in client.ask("hf-hub:ants/bees", environment=environment)["text"]
-    assert client.ask("hf-hub:ants/bees", environment=environment)["digest"] == f"sha256:{sha256(weights())}"
+    refused, again = client.ask_all([asked, asked], environment=environment)
+    assert "deleted from the cache" in refused["text"]
+    assert again["digest"] == f"sha256:{sha256(weights())}"
     assert hub.downloads().count("model.safetensors") == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 64, b"{}\n" + b"0" * 64])
-def test_a_damaged_record_is_no_record(client: Client, damage: bytes) -> None:
-    whole = client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1"})
-    (record,) = client.home.glob("hub/models--*/.sha256/*/*")
-    written = record.read_bytes()
-    assert written == f"{sha256(weights())}\n".encode()
-    record.write_bytes(damage)
-    assert client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1", "HF_HUB_OFFLINE": "1"}) == whole
-    assert record.read_bytes() == damage  # nobody to ask what belongs in it
-    assert client.ask("hf-hub:ants/bees", environment={"HF_HUB_DISABLE_SYMLINKS": "1"}) == whole
-    assert record.read_bytes() == written
-    assert [path.name for path in record.parent.iterdir()] == [record.name]
+def test_a_damaged_record_is_no_record(client: Client, hub: HubServer) -> None:
+    damages = {"bees": b"", "wasps": b"abc", "flies": b"\xff" * 64, "moths": b"{}\n" + b"0" * 64}
+    hub.repositories |= {f"ants/{name}": repository() for name in damages}
+    asked, copies = [{"reference": f"hf-hub:ants/{name}"} for name in damages], {"HF_HUB_DISABLE_SYMLINKS": "1"}
+    whole = client.ask_all(asked, environment=copies)
+    records = {}
+    for name, damage in damages.items():
+        (records[name],) = client.home.glob(f"hub/models--ants--{name}/.sha256/*/*")
+        assert records[name].read_bytes() == f"{sha256(weights())}\n".encode()
+        records[name].write_bytes(damage)
+    assert client.ask_all(asked, environment={**copies, "HF_HUB_OFFLINE": "1"}) == whole
+    for name, damage in damages.items():
+        assert records[name].read_bytes() == damage  # nobody to ask what belongs in it
+    assert client.ask_all(asked, environment=copies) == whole
+    for record in records.values():
+        assert record.read_bytes() == f"{sha256(weights())}\n".encode()
+        assert [path.name for path in record.parent.iterdir()] == [record.name]
 
 
 def test_a_hub_that_corrects_itself_is_believed(client: Client, hub: HubServer) -> None:

@@ -330,11 +330,10 @@ def test_a_cached_graph_serves_without_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from model.manager import LoadRequest, load
-model = load(LoadRequest(checkpoint="bundled:cifar10", cache_dir=Path(sys.argv[1]), threads=1))
+model = load(LoadRequest(checkpoint=sys.argv[1], cache_dir=Path(sys.argv[2]), threads=1))
 print(model.info.engine.value, "torch" in sys.modules, "torchvision" in sys.modules)
 """
+    command = [sys.executable, "-c", program, str(write(tmp_path, preprocess=SPEC)), str(tmp_path / "cache")]
     for _ in range(2):  # neither the first time, when a helper process exports it, nor the second
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=110, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
         assert done.stdout.split() == ["openvino", "False", "False"]

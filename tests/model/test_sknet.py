@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,6 @@ from model.layers import SelectiveKernel
 from model.sknet import SKBasicBlock, SKBlock, SKBottleneck, SKNet, build, record_attention, units
 
 SMALL: dict[str, Any] = {"num_classes": 3, "channels": (8, 16), "stem_width": 8, "rd_divisor": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Operators this small take longer to share out than to compute, many times longer where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(block: type[SKBlock] = SKBasicBlock, layers: tuple[int, ...] = (1, 1), **more: Any) -> SKNet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,6 @@ from tests.model.record_golden import RECORD, RECORDED, answers, golden_network
 from tests.model.timm_parity import TIMM_VARIANTS, inputs, pair, timm_attention
 
 Pair = tuple[nn.Module, SKNet]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads that wait for each other on busy cores take several times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=TIMM_VARIANTS)
