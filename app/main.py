@@ -133,7 +133,8 @@ def create_app(
         version=version("sknet-serve"),
         summary="Image classification with Selective Kernel Networks",
         description="Send an image, get its best classes. `/models` says what the model is and how it runs; "
-        "every error is an RFC 9457 problem document, and `/problems` lists them.",
+        "every error is an RFC 9457 problem document, and `/problems` lists them. After these routes come the protocols of "
+        "others, with errors as each of them has it.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a path with a slash too many is not there, as any other that is not
