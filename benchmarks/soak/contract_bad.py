@@ -44,7 +44,7 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
     """The document's own examples of images are real ones: none of them is sent."""
     contract_hooks.before_load_schema(context, raw_schema)
     schemas = raw_schema["components"]["schemas"]
-    for name in ("ImageJson", "BatchJson", "HuggingFaceJson", "VertexJson", "VertexInstance", "VertexBytes", "OipInput"):
+    for name in ("ImageJson", "BatchJson", "OipInput", "HuggingFaceJson", "VertexJson", "VertexInstance", "VertexBytes"):
         for each in schemas[name]["properties"].values():
             each.pop("examples", None)
     for methods in raw_schema["paths"].values():

@@ -85,13 +85,13 @@ def test_every_route_is_where_it_should_be() -> None:
         ("POST", "/explain"),
         ("GET", "/models"),
         ("GET", "/models/{name}"),
+        ("POST", "/hf"),
+        ("POST", "/invocations"),
+        ("POST", "/vertex/predict"),
         ("GET", "/v2"),
         *(("GET", f"/v2/models/{{name}}{rest}") for rest in ("", "/ready", "/versions/{version}", "/versions/{version}/ready")),
         *(("POST", f"/v2/models/{{name}}{rest}") for rest in ("/infer", "/versions/{version}/infer")),
         ("POST", "/v2/repository/index"),
-        ("POST", "/hf"),
-        ("POST", "/invocations"),
-        ("POST", "/vertex/predict"),
     }
     loads = {f"{start}/{{name}}/{end}" for start in ("/models", "/v2/repository/models") for end in ("load", "unload")}
     assert {path for _, path in scopes.pop("admin", set())} <= loads

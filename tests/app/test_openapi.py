@@ -28,6 +28,11 @@ ERRORS = {
     ("get", "/readyz"): {503},
     ("get", "/healthz"): {503},
     ("get", "/metrics"): set(),
+    ("post", "/hf"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/ping"): {503},
+    ("post", "/invocations"): {400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504},
+    ("get", "/vertex/health"): {503},
+    ("post", "/vertex/predict"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
     ("get", "/v2"): {401, 403, 413, 429},
     ("get", "/v2/health/live"): set(),
     ("get", "/v2/health/ready"): {503},
@@ -37,14 +42,9 @@ ERRORS = {
     ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 429, 500},
     ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 422, 429, 500, 503},
     ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
-    ("post", "/hf"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("get", "/ping"): {503},
-    ("post", "/invocations"): {400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("get", "/vertex/health"): {503},
-    ("post", "/vertex/predict"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
 }
 PROBES = {"/readyz", "/healthz", "/ping", "/vertex/health"}
-PLAIN = {"/hf"} | {path for _, path in ERRORS if path.startswith("/v2")}  # whose errors are `{"error": text}`
+PLAIN = {path for _, path in ERRORS if path.startswith(("/v2", "/hf"))}  # whose errors are `{"error": text}`
 
 
 @pytest.fixture(scope="module")
