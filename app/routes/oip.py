@@ -47,6 +47,7 @@ def dialect(settings: Settings) -> Dialect:
         inputs=dict.fromkeys((f"{model}/infer", f"{model}/versions/{oip.VERSION}/infer"), settings.max_batch_body_bytes),
         templates=frozenset({"/v2/models/{name}/infer"}),
         admin=frozenset({"/v2/repository/index", f"{repository}/load", f"{repository}/unload"}),
+        probes=frozenset({"/v2/health/live", "/v2/health/ready"}),
         tags=({"name": TAG, "description": ABOUT},),
         schemas=(OipRequest, OipIndexRequest, OipRepositoryRequest, PlainError),
     )
