@@ -13,6 +13,14 @@ from playwright.sync_api import CDPSession, FilePayload, Locator, Page, expect
 
 from tests.browser.watch import Watch
 
+OVERFLOW = """() => new Promise((tell) => {
+  const root = document.documentElement, end = performance.now() + 10000;
+  const look = () => {
+    const wider = root.scrollWidth - root.clientWidth;
+    if (wider === 0 || performance.now() > end) tell(wider); else requestAnimationFrame(look);
+  };
+  look();
+})"""
 EMPTY, RESULT, WHY, GRID, ERROR = "empty", "result", "why", "grid", "error"
 STATES = (EMPTY, RESULT, WHY, GRID, ERROR)
 
@@ -78,8 +86,8 @@ class Visit:
         self.watch.allow("status of 422")
 
     def overflow(self) -> int:
-        """Pixels by which the page is wider than its window."""
-        found: int = self.page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        """Pixels by which the page is wider than its window; what is drawn to its width has ten seconds to be drawn anew."""
+        found: int = self.page.evaluate(OVERFLOW)
         return found
 
 
