@@ -12,6 +12,7 @@ from app.errors import AppError
 EVERY: list[AppError] = [
     errors.MalformedRequest("the body is empty"),
     errors.InvalidParameter("top_k", 9, "1 to 7", 7),
+    errors.InstanceUnusable(1, "the image is empty"),
     errors.BodyTooLarge(100, 101),
     errors.BodyTimeout(2.5),
     errors.UnsupportedMedia("text/plain", ["image/*"]),
