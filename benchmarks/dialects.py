@@ -2,7 +2,8 @@
 
 The same photograph in every form, over as many connections; each side's first answer is read, so that the table also shows that
 all say the same. Tensors come prepared and save the service the decoding, which is a gain of theirs and no merit of the protocol.
-The client is this process, on bare streams, and for gRPC that protocol's own library, which takes more of the machine.
+The client is this process, on bare streams, and for gRPC that protocol's best known client, which takes more of the machine it
+shares with the service: the table says how much. Each round begins with another side.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,21 @@ def over_grpc(port: int, name: str, kind: str, array: np.ndarray[Any, Any], size
             return await one(client)
 
     async def load(connections: int, seconds: float) -> float:
+        own = [("grpc.use_local_subchannel_pool", 1)]  # else all clients of a process share one connection
+        clients = [InferenceServerClient(f"127.0.0.1:{port}", channel_args=own) for _ in range(connections)]
+        await asyncio.gather(*(one(client) for client in clients))  # connected before the clock starts
         count, started = 0, time.perf_counter()
 
-        async def keep() -> None:
+        async def keep(client: Any) -> None:
             nonlocal count
-            async with InferenceServerClient(f"127.0.0.1:{port}") as client:
-                while time.perf_counter() < started + seconds:
-                    await one(client)
-                    count += 1
+            while time.perf_counter() < started + seconds:
+                await one(client)
+                count += 1
 
-        await asyncio.gather(*(keep() for _ in range(connections)))
-        return count / (time.perf_counter() - started)
+        await asyncio.gather(*map(keep, clients))
+        rate = count / (time.perf_counter() - started)
+        await asyncio.gather(*(client.close() for client in clients))
+        return rate
 
     return Side(load, ask, size)
 
@@ -187,14 +192,27 @@ def sides_of(where: tuple[str, int], grpc_port: int, data: bytes, args: argparse
     return sides
 
 
-async def measure(sides: dict[str, Side], connections: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Requests a second of each side, one figure a round; the first round warms up."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
+@dataclass
+class Found:
+    """Of one side, a figure a round: requests a second, and milliseconds of this process's processor time a request."""
+
+    requests_s: list[float] = field(default_factory=list)
+    client_ms: list[float] = field(default_factory=list)
+
+
+async def measure(sides: dict[str, Side], connections: int, rounds: int, seconds: float) -> dict[str, Found]:
+    """Every side in turn, each round from another one on; the first round warms up."""
+    names = list(sides)
+    found = {name: Found() for name in names}
     for number in range(rounds + 1):
-        for name, side in sides.items():
-            rate = await side.load(connections, seconds if number else 0.5)
+        first = number * len(names) // (rounds + 1)
+        for name in names[first:] + names[:first]:
+            before, started = time.process_time(), time.perf_counter()
+            rate = await sides[name].load(connections, seconds if number else 0.5)
+            spent = (time.process_time() - before) / (time.perf_counter() - started)
             if number:
-                found[name].append(rate)
+                found[name].requests_s.append(rate)
+                found[name].client_ms.append(spent / rate * 1e3)
     return found
 
 
@@ -206,18 +224,18 @@ async def run(args: argparse.Namespace) -> int:
         sides = sides_of(address(service), port, data, args)
         answers = {name: await side.ask() for name, side in sides.items()}
         found = await measure(sides, args.connections, args.rounds, args.seconds)
-    rows: list[tuple[str, ...]] = [("side", "request kB", "requests/s", "of native", "first class", "its score")]
+    rows: list[tuple[str, ...]] = [("side", "request kB", "requests/s", "of native", "client's ms", "first class", "its score")]
     ratios = {}
     for name, side in sides.items():
-        ratios[name] = statistics.median(np.divide(found[name], found[NATIVE]))
+        ratios[name] = statistics.median(np.divide(found[name].requests_s, found[NATIVE].requests_s))
         best, score = answers[name]
-        rate = statistics.median(found[name])
-        cells = (f"{side.request_bytes / 1e3:.0f}", f"{rate:.1f}", f"{ratios[name]:.3f}", str(best), f"{score:.6f}")
-        rows.append((name, *cells))
+        rate, client = statistics.median(found[name].requests_s), statistics.median(found[name].client_ms)
+        cells = (f"{side.request_bytes / 1e3:.0f}", f"{rate:.1f}", f"{ratios[name]:.3f}", f"{client:.2f}")
+        rows.append((name, *cells, str(best), f"{score:.6f}"))
     figures: dict[str, object] = {
         "checkpoint": args.checkpoint,
         "connections": args.connections,
-        "requests_s": found,
+        "measured": {name: vars(each) for name, each in found.items()},
         "ratios": {name: float(ratio) for name, ratio in ratios.items()},
         "answers": answers,
     }

@@ -1,9 +1,10 @@
 """How much a core and this machine serve, what stops them next, and the arithmetic to a target: `python -m benchmarks.scale`.
 
 Measured, in turns in one run: the service on one core with the client on another; the service on every core, which the client
-shares; and, one core each, what a request is made of: the engine alone, decoding alone, and everything else (the same image
-asked again and again of a service that remembers answers, so that only HTTP, SHA-256 and JSON are left). Computed from there:
-cores, machines, traffic and cost. The two are never mixed: the text says which is which, and what was assumed.
+shares; and, one core each, what a request is made of: the engine alone, decoding alone, and everything else (images asked again
+and again of a service that remembers answers, so that only HTTP, SHA-256 and JSON are left; by the processor time it took, since
+one client may not keep such a service busy). Computed from there: cores, machines, balancers, traffic and cost. The two are never
+mixed: the text says which is which, and what was assumed. With `--device cuda` it is the GPU that is measured, with all cores.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.bench import measure
-from app.bench.client import Connection, get, post
-from app.bench.load import put_load
+from app.bench.client import Connection, post
+from app.bench.load import Load, put_load, wrk_path
 from app.bench.process import Service
 from app.main import load_model
 from app.settings import load_settings
@@ -48,11 +49,12 @@ class Assumed:
     load: float  # share of what a machine can do that a plan should ask of it
     cores: int  # of one machine
     gbit: float  # of its network
+    balancer_gbit: float  # that one load balancer passes on
     price: float  # of a core for an hour
 
 
 def plan(rate: float, request_bytes: float, answer_bytes: float, assumed: Assumed) -> dict[str, float]:
-    """From requests a second of one core to a target: pure arithmetic."""
+    """From requests a second of one core to a target: pure arithmetic, and as if a machine's cores did not disturb each other."""
     cores = assumed.target / (rate * assumed.load)
     by_core = math.ceil(cores / assumed.cores)
     gbit_in = assumed.target * request_bytes * 8 / 1e9
@@ -65,18 +67,20 @@ def plan(rate: float, request_bytes: float, answer_bytes: float, assumed: Assume
         "gbit_in": gbit_in,
         "gbit_out": assumed.target * answer_bytes * 8 / 1e9,
         "gbit_in_a_machine": gbit_in / max(by_core, by_network),
+        "balancers": math.ceil(gbit_in / (assumed.balancer_gbit * assumed.load)),
         "core_hours_a_million": 1e6 / (rate * assumed.load) / 3600,
         "cost_a_million": 1e6 / (rate * assumed.load) / 3600 * assumed.price,
     }
 
 
-def rate(service: Service, data: list[bytes], connections: int, seconds: float) -> float:
-    """Requests a second, each photograph in turn."""
-    put_load(service, "/classify", "image/jpeg", data, connections=connections, seconds=1.0, wrk=None)
-    found = put_load(service, "/classify", "image/jpeg", data, connections=connections, seconds=seconds, wrk=None)
+def load(service: Service, data: list[bytes], connections: int, seconds: float) -> Load:
+    """Each photograph in turn, after a second that is not counted."""
+    wrk = wrk_path()
+    put_load(service, "/classify", "image/jpeg", data, connections=connections, seconds=1.0, wrk=wrk)
+    found = put_load(service, "/classify", "image/jpeg", data, connections=connections, seconds=seconds, wrk=wrk)
     if found.bad:
         sys.exit(f"{found.bad} bad answers")
-    return found.requests_s
+    return found
 
 
 async def sizes(service: Service, data: list[bytes]) -> tuple[float, float]:
@@ -88,7 +92,6 @@ async def sizes(service: Service, data: list[bytes]) -> tuple[float, float]:
         answer = await connection.ask(head, each)
         sent.append(len(head) + len(each))
         got.append(len(answer.body) + sum(len(name) + len(value) + 4 for name, value in answer.headers.items()) + 17)
-    await connection.ask(get(host, "/livez"))
     connection.close()
     return statistics.mean(sent), statistics.mean(got)
 
@@ -104,45 +107,76 @@ def parts(checkpoint: str | None, precision: str, cache_dir: Path | None, data: 
         model.close()
 
 
+async def of_core(args: argparse.Namespace, precision: str, data: list[bytes], cores: list[int]) -> dict[str, float]:
+    """What one core does, and what all of them do, which the client shares."""
+    one, other = {cores[0]}, {cores[-1]}
+    changes = {"precision": precision, "cache_dir": args.cache_dir}
+    with pinned(one):
+        alone = parts(args.checkpoint, precision, args.cache_dir, data, args.seconds)
+    each: dict[str, list[float]] = {"core": [], "busy": [], "machine": [], "rest": []}
+    sent = got = 0.0
+    for _ in range(args.rounds):
+        with pinned(one), serving(args.checkpoint, **changes) as (service, _), pinned(other):
+            found = load(service, data, 4, args.seconds)
+            each["core"].append(found.requests_s)
+            each["busy"].append(found.requests_s * found.core_ms / 1e3)
+            sent, got = await sizes(service, data)
+        with serving(args.checkpoint, **changes) as (service, _):
+            each["machine"].append(load(service, data, 8, args.seconds).requests_s)
+        with pinned(one), serving(args.checkpoint, result_cache=1000, **changes) as (service, _), pinned(other):
+            each["rest"].append(1e3 / load(service, data, 16, args.seconds).core_ms)
+    middle = {name: statistics.median(values) for name, values in each.items()}
+    return {
+        "engine alone, one core": alone["engine"],
+        "decoding alone, one core": alone["decoding"],
+        "all else alone, one core": middle["rest"],
+        "requests, one core": middle["core"],
+        "of which the service was busy": middle["busy"],
+        f"requests, {len(cores)} cores, the client on them": middle["machine"],
+        "bytes of a request": sent,
+        "bytes of an answer": got,
+    }
+
+
+async def of_gpu(args: argparse.Namespace, precision: str, data: list[bytes]) -> dict[str, float]:
+    """What a GPU does with all cores before it, which the client shares."""
+    changes = {"precision": precision, "cache_dir": args.cache_dir, "device": args.device}
+    model = load_model(load_settings({"checkpoint": args.checkpoint, **changes}))
+    engine = measure.engine(model, data[0], args.seconds)
+    decoding = measure.decoding(model, data[0], args.seconds)
+    model.close()
+    with serving(args.checkpoint, **changes) as (service, _):
+        rates = [load(service, data, 256, args.seconds).requests_s for _ in range(args.rounds)]
+        sent, got = await sizes(service, data)
+    return {
+        "engine alone": engine.images_s,
+        "decoding alone, one core": decoding.images_s,
+        "requests, one GPU": statistics.median(rates),
+        "bytes of a request": sent,
+        "bytes of an answer": got,
+    }
+
+
 async def run(args: argparse.Namespace) -> int:
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
+    gpu = args.device.startswith("cuda")
+    if len(cores) < 2 and not gpu:
         sys.exit("two cores are needed: one for the service, one for the client")
-    one, other = {cores[0]}, {cores[-1]}
-    data = list(photographs(args.photographs).small)
-    assumed = Assumed(args.target, args.load, args.cores, args.gbit, args.price)
-    figures: dict[str, object] = {"checkpoint": args.checkpoint, "assumed": vars(assumed)}
-    measured: list[tuple[str, ...]] = [("measured, a second", *args.precisions.split(","))]
-    computed: list[tuple[str, ...]] = [(f"computed, for {args.target:,.0f} requests/s", *args.precisions.split(","))]
-    columns: list[dict[str, float]] = []
-    plans: list[dict[str, float]] = []
-    for precision in args.precisions.split(","):
-        changes = {"precision": precision, "cache_dir": args.cache_dir}
-        with pinned(one):
-            alone = parts(args.checkpoint, precision, args.cache_dir, data, args.seconds)
-            column = {f"{name}, one core": value for name, value in alone.items()}
-        each: dict[str, list[float]] = {"core": [], "machine": [], "rest": []}
-        for _ in range(args.rounds):
-            with pinned(one), serving(args.checkpoint, **changes) as (service, _), pinned(other):
-                each["core"].append(rate(service, data, 4, args.seconds))
-                request_bytes, answer_bytes = await sizes(service, data)
-            with serving(args.checkpoint, **changes) as (service, _):
-                each["machine"].append(rate(service, data, 8, args.seconds))
-            with pinned(one), serving(args.checkpoint, result_cache=1000, **changes) as (service, _), pinned(other):
-                each["rest"].append(rate(service, data, 4, args.seconds))
-        middle = {name: statistics.median(values) for name, values in each.items()}
-        column |= {
-            "requests, one core": middle["core"],
-            f"requests, {len(cores)} cores, which the client shares": middle["machine"],
-            "requests without decoding and engine, one core": middle["rest"],
-        }
-        columns.append(column)
-        plans.append(plan(middle["core"], request_bytes, answer_bytes, assumed))
-        figures[precision] = {**column, "each": each, "request_bytes": request_bytes, "answer_bytes": answer_bytes, **plans[-1]}
-    measured += [(name, *(f"{column[name]:,.1f}" for column in columns)) for name in columns[0]]
-    measured.append(("bytes of a request, of its answer", *[f"{request_bytes:,.0f}, {answer_bytes:,.0f}"] * len(columns)))
-    computed += [(name.replace("_", " "), *(f"{each_plan[name]:,.1f}" for each_plan in plans)) for name in plans[0]]
+    data, precisions = list(photographs(args.photographs).small), args.precisions.split(",")
+    assumed = Assumed(args.target, args.load, args.cores, args.gbit, args.balancer_gbit, args.price)
+    unit = "requests, one GPU" if gpu else "requests, one core"
+    columns = [await (of_gpu(args, each, data) if gpu else of_core(args, each, data, cores)) for each in precisions]
+    plans = [plan(each[unit], each["bytes of a request"], each["bytes of an answer"], assumed) for each in columns]
+    measured: list[tuple[str, ...]] = [("measured, a second", *precisions)]
+    measured += [
+        (name, *(f"{column[name]:,.{0 if 'bytes' in name else 1 if 'busy' not in name else 2}f}" for column in columns))
+        for name in columns[0]
+    ]
+    computed: list[tuple[str, ...]] = [(f"computed, for {args.target:,.0f} requests/s", *precisions)]
+    computed += [(name.replace("_", " "), *(f"{each[name]:,.2f}".removesuffix(".00") for each in plans)) for name in plans[0]]
     words = ", ".join(f"{name} {value:g}" for name, value in vars(assumed).items())
+    figures: dict[str, object] = {"checkpoint": args.checkpoint, "assumed": vars(assumed)}
+    figures |= {each: {**column, **of_plan} for each, column, of_plan in zip(precisions, columns, plans, strict=True)}
     publish(
         "scale", "From a core to a target", f"{table(measured)}\n\nassumed: {words}\n\n{table(computed)}", figures, args.output
     )
@@ -161,6 +195,8 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.6, help="share of its capacity that is asked of a machine")
     parser.add_argument("--cores", type=int, default=64, help="of one machine")
     parser.add_argument("--gbit", type=float, default=25.0, help="of one machine's network, a second")
+    parser.add_argument("--balancer-gbit", type=float, default=40.0, help="that one load balancer passes on, a second")
+    parser.add_argument("--device", default="auto", help="cuda measures a GPU; cores and price are then those of GPUs")
     parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour, in any currency")
     parser.add_argument("--output", type=Path, help="folder for the result, such as benchmarks/results")
     finish(run(parser.parse_args()))
