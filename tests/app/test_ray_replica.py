@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app import ray_board
+from app import ray_board, ray_replica
 from app.metrics import Metrics
 from app.ray_board import Board
 from app.ray_replica import Place, Replica, share_of
@@ -172,6 +172,25 @@ def test_no_replica_is_open_where_the_application_had_keys(monkeypatch: pytest.M
         Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
     monkeypatch.setenv("SKNET_API_KEYS", "k" * 40)
     Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
+
+
+def test_the_first_replica_says_who_may_ask_and_what_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ray_replica.logger, "warning", lambda line, *words: told.append(line % words))
+    monkeypatch.setenv("SKNET_TOPK", "3")
+
+    def start(rank: int, **given: Any) -> list[str]:
+        told.clear()
+        ignored = ("SKNET_PROT", "SKNET_TOPK")
+        Replica(given, ignored=ignored, place=Place("sknet", "r", rank, {}), load=load, find=lambda: None)
+        return told[:]
+
+    prot, topk, open_to_all = start(0)
+    assert prot.startswith("SKNET_PROT is no setting")
+    assert topk.startswith("SKNET_TOPK is no setting")
+    assert "whoever reaches the proxies of Ray Serve may classify" in open_to_all
+    assert start(1) == []  # once, however many serve
+    assert len(start(0, api_keys="k" * 40)) == 2
 
 
 async def test_a_proxy_that_cannot_be_asked_is_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:

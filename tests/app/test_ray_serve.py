@@ -18,8 +18,8 @@ class Deployment:
     def __init__(self, cls: object, **options: Any) -> None:
         self.options = options
 
-    def bind(self, given: dict[str, Any], *, keyed: bool) -> Deployment:
-        self.given, self.keyed = given, keyed
+    def bind(self, given: dict[str, Any], *, keyed: bool, ignored: tuple[str, ...]) -> Deployment:
+        self.given, self.keyed, self.ignored = given, keyed, ignored
         return self
 
 
@@ -69,7 +69,12 @@ def test_settings_go_along_but_no_secret(built: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SKNET_TOP_K", "3")
     monkeypatch.setenv("SKNET_API_KEYS", "k" * 40)
     made = built({})
-    assert (made.given, made.keyed) == ({"top_k": 3}, True)
+    assert (made.given, made.keyed, made.ignored) == ({"top_k": 3}, True, ())
+
+
+def test_a_misspelt_setting_goes_along_to_be_told(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKNET_TOPK", "3")
+    assert built({}).ignored == ("SKNET_TOPK",)
 
 
 def test_ray_is_told_to_be_quiet_unless_the_environment_says_otherwise(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
