@@ -26,11 +26,13 @@ from app.logs import configure
 from app.main import create_app, load_model
 from app.ray_board import Finds, ReportedMetrics, Reporter, Serves, board_of
 from app.services import Services
-from app.settings import PREFIX, Settings, SettingsError, load_settings, unknown_variables
+from app.settings import PREFIX, Settings, SettingsError, SpanVariables, load_settings, unknown_variables
 from app.swaps import Load, Swaps
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.ray")
+
+NO_SPANS = SpanVariables()
 
 
 class UserConfig(BaseModel):
@@ -132,6 +134,7 @@ class Replica:
         keyed: whether there were keys, which are not sent along: then this machine's environment must have some as well.
         ignored: variables there that look like settings and are none. What is said of them is said by the first replica, since
             few see the log of where it was built.
+        spans: where spans go, for what this machine's environment does not say.
         place, load, find: what Ray says of this process, what makes the model and finds the board; given by tests only.
 
     Raises:
@@ -144,6 +147,7 @@ class Replica:
         *,
         keyed: bool = False,
         ignored: Sequence[str] = (),
+        spans: SpanVariables = NO_SPANS,
         place: Place | None = None,
         load: Load | None = None,
         find: Finds | None = None,
@@ -158,6 +162,8 @@ class Replica:
         configure(settings.log_format, settings.log_level, worker=place.rank)
         if place.rank == 0:
             _warn(settings, {*ignored, *unknown_variables()})
+        for name in spans.take():  # before the library of spans is imported, which reads them
+            logger.warning("%s was set where the application was built, and is not here: headers are never sent along", name)
         self._metrics = metrics = ReportedMetrics()
         self._app = create_app(settings, load=load or load_model, metrics=metrics, swaps=ReplicaSwaps, cpus=place.cpus)
         self._app.add_middleware(Reached)
