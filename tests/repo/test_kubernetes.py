@@ -189,6 +189,10 @@ MUTATIONS: list[tuple[str, str, str, str, object]] = [
     ("places", "cpu", "Namespace", "metadata/labels/pod-security.kubernetes.io~1enforce", "baseline"),
     ("openings", "cpu", "NetworkPolicy", "spec/policyTypes", ["Ingress"]),
     ("openings", "cpu", "NetworkPolicy", "spec/egress/0/ports/0/port", 443),
+    ("openings", "cpu", "ConfigMap", f"{DATA}TRACING", "true"),
+    ("openings", "full", "ConfigMap", f"{DATA}TRACING", "false"),
+    ("openings", "full", "ConfigMap", "data/OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.elsewhere.svc:4318"),
+    ("openings", "full", "ConfigMap", "data/OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability.svc:4317"),
 ]
 
 
@@ -213,6 +217,14 @@ def test_private_addresses_would_be_noticed() -> None:
     (policy,) = (p for p in of_kind(documents, "NetworkPolicy") if p["metadata"]["name"] == "sknet-downloads")
     policy["spec"]["egress"][0]["to"][0]["ipBlock"]["except"].remove("169.254.0.0/16")
     assert list(manifest_links.openings(documents)) == ["out to private addresses"]
+
+
+@pytest.mark.parametrize("peers", [[], [{"namespaceSelector": {}}], [{"ipBlock": {"cidr": "0.0.0.0/0"}}]])
+def test_spans_that_may_go_anywhere_would_be_noticed(peers: list[Document]) -> None:
+    documents = merged("full")
+    (policy,) = (p for p in of_kind(documents, "NetworkPolicy") if p["metadata"]["name"] == "sknet-tracing")
+    policy["spec"]["egress"][0]["to"] = peers
+    assert list(manifest_links.openings(documents))
 
 
 def test_replicas_by_the_queue_move_as_those_by_processor_time() -> None:
