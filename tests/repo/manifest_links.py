@@ -125,7 +125,7 @@ def places(documents: Sequence[Document]) -> Iterator[str]:
 
 
 def openings(documents: Sequence[Document]) -> Iterator[str]:
-    """Both directions are closed but for what is opened: out go names, the web of public addresses, and spans to their collector."""
+    """Both directions are closed but for what is opened: out go names, the web of public addresses, spans to their collector."""
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy")]
     if {"Ingress", "Egress"} - {kind for policy in policies for kind in policy["policyTypes"]}:
         yield "a direction is open"
@@ -157,7 +157,7 @@ def _collector(documents: Sequence[Document]) -> tuple[str, int] | None:
 def _leads_to(rule: Document, namespace: str, port: int) -> bool:
     """Whether a rule opens one port of the Pods of one namespace, and nothing else."""
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
-    return rule["to"] == peers and rule["ports"] == [{"port": port, "protocol": "TCP"}]
+    return bool(rule["to"] == peers and rule["ports"] == [{"port": port, "protocol": "TCP"}])
 
 
 CHECKS = (rollout, selectors, scraping, scaling, places, openings)

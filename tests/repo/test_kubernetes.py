@@ -279,6 +279,20 @@ def test_the_readmes_own_overlay_fits_the_product(tmp_path: Path) -> None:
     assert manifest_pods.settings_of(documents, container).checkpoint == "skresnet18.ra_in1k"
 
 
+def test_the_readme_says_where_an_image_comes_from_before_one_is_wanted() -> None:
+    """Of both examples: the first is the CPU overlay with its image put elsewhere, the second needs torch, and a Secret."""
+    first, mine = re.findall(r"^```sh\n(.*?)^```$", readme_section(), re.S | re.M)
+    (wanted,) = re.findall(r"docker build --target slim -t (\S+) \.", first.partition("kubectl")[0])
+    assert f"docker push {wanted}\n" in first.partition("kubectl")[0]
+    ((old, new),) = re.findall(r"sed 's\|(.*?)\|(.*?)\|'", first)
+    (deployment,) = of_kind([yaml.safe_load(yaml.safe_dump(d).replace(old, new)) for d in merged("cpu")], "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == wanted
+
+    assert "docker build -t REGISTRY/sknet-serve:1 ." in mine.partition("kubectl")[0]  # no `slim`: no graph of these weights
+    assert "create secret generic sknet-keys --from-file=keys=" in mine.partition("rollout status")[0]
+    assert "rollout status" in mine
+
+
 def test_nothing_of_it_gets_into_the_image() -> None:
     kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in kept
