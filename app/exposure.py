@@ -9,9 +9,17 @@ from app.keys import Keys
 from app.settings import Settings
 
 
-def warnings_of(settings: Settings, keys: Keys | None) -> Iterator[str]:
-    """A line for each thing that is open, or easily left so by mistake. Nothing for a service of this machine alone."""
-    if keys is None and not is_loopback(settings.host):
+def warnings_of(settings: Settings, keys: Keys | None, behind: str | None = None) -> Iterator[str]:
+    """A line for each thing that is open, or easily left so by mistake. Nothing for a service of this machine alone.
+
+    `behind` names what others reach in its place, wherever that listens: the service does not know.
+    """
+    if keys is None and behind is not None:
+        yield (
+            f"there are no API keys: whoever reaches {behind} may classify. "
+            "Set SKNET_API_KEYS_FILE (sknet keys new makes a key) or SKNET_API_KEYS"
+        )
+    elif keys is None and not is_loopback(settings.host):
         yield (
             f"there are no API keys: whoever reaches {settings.host}, port {settings.port}, may classify. "
             "Set SKNET_API_KEYS_FILE (sknet keys new makes a key) or SKNET_API_KEYS, or listen with SKNET_HOST=127.0.0.1"

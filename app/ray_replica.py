@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,16 +20,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.classifier import Model
 from app.errors import AppError, ScopeForbidden
-from app.keys import ADMIN
+from app.exposure import warnings_of
+from app.keys import ADMIN, Keys
 from app.logs import configure
 from app.main import create_app, load_model
 from app.ray_board import Finds, ReportedMetrics, Reporter, Serves, board_of
 from app.services import Services
-from app.settings import PREFIX, Settings, SettingsError, load_settings
+from app.settings import PREFIX, Settings, SettingsError, SpanVariables, load_settings, unknown_variables
 from app.swaps import Load, Swaps
 from model.errors import ModelError
 
 logger = logging.getLogger("sknet.ray")
+
+NO_SPANS = SpanVariables()
 
 
 class UserConfig(BaseModel):
@@ -129,6 +132,9 @@ class Replica:
     Args:
         given: settings by name, from where the application was built: over this machine's environment.
         keyed: whether there were keys, which are not sent along: then this machine's environment must have some as well.
+        ignored: variables there that look like settings and are none. What is said of them is said by the first replica, since
+            few see the log of where it was built.
+        spans: where spans go, for what this machine's environment does not say.
         place, load, find: what Ray says of this process, what makes the model and finds the board; given by tests only.
 
     Raises:
@@ -140,6 +146,8 @@ class Replica:
         given: Mapping[str, Any],
         *,
         keyed: bool = False,
+        ignored: Sequence[str] = (),
+        spans: SpanVariables = NO_SPANS,
         place: Place | None = None,
         load: Load | None = None,
         find: Finds | None = None,
@@ -152,6 +160,10 @@ class Replica:
                 f"along; set it for all nodes (runtime_env), or {PREFIX}API_KEYS_FILE"
             )
         configure(settings.log_format, settings.log_level, worker=place.rank)
+        if place.rank == 0:
+            _warn(settings, {*ignored, *unknown_variables()})
+        for name in spans.take():  # before the library of spans is imported, which reads them
+            logger.warning("%s was set where the application was built, and is not here: headers are never sent along", name)
         self._metrics = metrics = ReportedMetrics()
         self._app = create_app(settings, load=load or load_model, metrics=metrics, swaps=ReplicaSwaps, cpus=place.cpus)
         self._app.add_middleware(Reached)
@@ -226,6 +238,14 @@ class Reached:
                 return {"type": "http.disconnect"}
 
         await self._app(scope, heard if scope["type"] == "http" else receive, send)
+
+
+def _warn(settings: Settings, ignored: set[str]) -> None:
+    """What `sknet serve` says at its start."""
+    for name in sorted(ignored):
+        logger.warning("%s is no setting and is ignored; see sknet serve --help", name)
+    for warning in warnings_of(settings, Keys.of(settings), behind="the proxies of Ray Serve"):
+        logger.warning("%s", warning)
 
 
 def _beside(app: FastAPI, reporter: Reporter) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.ray_replica import Replica
-from app.settings import is_secret, load_settings, prepare_ray
+from app.settings import SpanVariables, is_secret, load_settings, prepare_ray, unknown_variables
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -87,5 +87,10 @@ def app(args: Options | dict[str, Any]) -> Application:
         logging_config={"enable_access_log": False},  # a replica's own log has a line for each request
     )
     given = {name: getattr(settings, name) for name in sorted(settings.model_fields_set) if not is_secret(name)}
-    made: Application = deployment.bind(given, keyed=settings.api_keys is not None)
+    made: Application = deployment.bind(
+        given,
+        keyed=settings.api_keys is not None,
+        ignored=unknown_variables(),
+        spans=SpanVariables.here() if settings.tracing else SpanVariables(),
+    )
     return made

@@ -6,10 +6,11 @@ description is what the README's table and `sknet serve --help` print.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -279,6 +280,31 @@ def client_key() -> str | None:
 def of_opentelemetry(name: str) -> str:
     """One of the variables `OTEL_*` that OpenTelemetry's library leaves to whoever sets it up; empty where not given."""
     return os.environ.get(f"OTEL_{name}", "").strip().lower()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpanVariables:
+    """The variables `OTEL_*` for a process on another machine: those that are sent, and the names of those that are not.
+
+    Headers are not: they may hold what lets their bearer in.
+    """
+
+    sent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls) -> Self:
+        """Those of this environment."""
+        given = {name: value for name, value in sorted(os.environ.items()) if name.startswith("OTEL_") and value}
+        kept = tuple(name for name in given if "HEADERS" in name)
+        return cls({name: value for name, value in given.items() if name not in kept}, kept)
+
+    def take(self) -> tuple[str, ...]:
+        """Set here what this environment does not say; returns the names that were kept there and are missing here."""
+        for name, value in self.sent.items():
+            if not os.environ.get(name):
+                os.environ[name] = value
+        return tuple(name for name in self.kept if not os.environ.get(name))
 
 
 def unknown_variables() -> tuple[str, ...]:

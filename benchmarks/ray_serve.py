@@ -37,6 +37,7 @@ SIDES = ("plain, 1 process", "Ray, 1 replica", "plain, 2 workers", "Ray, 2 repli
 DELAYS = {"upscale_delay_s": 1, "downscale_delay_s": 4, "look_back_period_s": 2, "metrics_interval_s": 0.5}
 QUICK = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("REPLICA", "HANDLE")}
 WITHIN_S = 120
+LIGHT_S = 0.5  # between the requests of a connection while replicas are taken away
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -117,13 +118,13 @@ class Seen:
 
 
 @contextmanager
-def load(url: str, connections: int, data: Sequence[bytes]) -> Iterator[Seen]:
-    """Half of the connections by httpx as it is, half by `app.client.Client`, which tries again."""
+def load(url: str, connections: int, data: Sequence[bytes], pause_s: float = 0) -> Iterator[Seen]:
+    """Half of the connections by httpx as it is, half by `app.client.Client`, which tries again; each pauses between requests."""
     seen, over = Seen(), threading.Event()
 
     def plainly(body: bytes) -> None:
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
-            while not over.is_set():
+            while not over.wait(pause_s):
                 try:
                     answer = http.post("/classify", content=body, headers={"Content-Type": "image/jpeg"})
                 except httpx.TransportError as error:
@@ -134,7 +135,7 @@ def load(url: str, connections: int, data: Sequence[bytes]) -> Iterator[Seen]:
 
     def patiently(body: bytes) -> None:
         with Client(url, timeout_s=30) as client:
-            while not over.is_set():
+            while not over.wait(pause_s):
                 try:
                     client.classify(body)
                     seen.client["200"] += 1
@@ -156,8 +157,8 @@ def lose(args: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
     data = photographs(args.images).small
     found: dict[str, list[dict[str, object]]] = {"1 to 3": [], "3 to 1": [], "replica killed": [], "node taken away": []}
 
-    def note(what: str, started: float, seen: Seen) -> None:
-        found[what].append({"seconds": round(time.monotonic() - started, 2), **seen.figures()})
+    def note(what: str, seconds: float, seen: Seen) -> None:
+        found[what].append({"seconds": round(seconds, 2), **seen.figures()})
         print(f"{what}: {found[what][-1]}", file=sys.stderr, flush=True)
 
     with cluster(args, (1, 3), 1, target=1) as orders:
@@ -165,28 +166,33 @@ def lose(args: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
             with load(orders.url, args.connections, data) as seen:
                 started = time.monotonic()
                 orders.until(lambda s: len(s["running"]) == 3, WITHIN_S)
-                note("1 to 3", started, seen)
+                seconds = time.monotonic() - started
+            note("1 to 3", seconds, seen)
             for _ in range(args.times):
                 with load(orders.url, args.connections, data) as seen:
                     pid = orders("state")["running"][0][0]
                     started = time.monotonic()
                     orders("kill", pid)
                     orders.until(lambda s, pid=pid: len(s["running"]) == 3 and pid not in dict(s["running"]), WITHIN_S)  # type: ignore[misc]
+                    seconds = time.monotonic() - started  # before the load ends, which may wait for its last answers
                     time.sleep(1)
-                note("replica killed", started + 1, seen)
+                note("replica killed", seconds, seen)
             with load(orders.url, args.connections, data) as seen:
                 started = time.monotonic()
                 orders("remove_node")
                 orders.until(lambda s: len(s["running"]) == 2 and not any(second for _, second in s["running"]), WITHIN_S)
+                seconds = time.monotonic() - started
                 time.sleep(1)
-            note("node taken away", started + 1, seen)
+            note("node taken away", seconds, seen)
             orders("add_node")
             orders.until(lambda s: len(s["running"]) >= 1, WITHIN_S)
             with load(orders.url, args.connections, data):
                 orders.until(lambda s: len(s["running"]) == 3, WITHIN_S)
-            started = time.monotonic()
-            orders.until(lambda s: len(s["running"]) == 1, WITHIN_S)
-            note("3 to 1", started, Seen())
+            with load(orders.url, 2, data, LIGHT_S) as seen:  # little enough for one replica
+                started = time.monotonic()
+                orders.until(lambda s: len(s["running"]) == 1, WITHIN_S)
+                seconds = time.monotonic() - started
+            note("3 to 1", seconds, seen)
     return found
 
 

@@ -29,6 +29,14 @@ def test_an_open_service_that_others_reach_is(host: str) -> None:
     assert list(warnings_of(Settings(host=host), Keys(KEY, None))) == []
 
 
+def test_a_service_behind_proxies_is_whatever_it_listens_on_itself() -> None:
+    (line,) = warnings_of(Settings(), None, behind="the proxies of Ray Serve")
+    assert "whoever reaches the proxies of Ray Serve may classify" in line
+    assert all(name in line for name in ("SKNET_API_KEYS_FILE", "SKNET_API_KEYS"))
+    assert "SKNET_HOST" not in line
+    assert list(warnings_of(Settings(), Keys(KEY, None), behind="the proxies of Ray Serve")) == []
+
+
 def test_open_admin_calls_are_and_where_they_are_not_after_all() -> None:
     (line,) = warnings_of(Settings(open_admin=True), None)
     assert "whoever reaches the service may load and unload models" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +12,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app import ray_board
+from app import ray_board, ray_replica
 from app.metrics import Metrics
 from app.ray_board import Board
 from app.ray_replica import Place, Replica, share_of
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, SpanVariables
 from app.watchdog import Trouble
 from model.errors import CheckpointError
 from tests.app.asgi import client_of
@@ -172,6 +173,46 @@ def test_no_replica_is_open_where_the_application_had_keys(monkeypatch: pytest.M
         Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
     monkeypatch.setenv("SKNET_API_KEYS", "k" * 40)
     Replica({}, keyed=True, place=PLACE, load=load, find=lambda: None)
+
+
+def test_the_first_replica_says_who_may_ask_and_what_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ray_replica.logger, "warning", lambda line, *words: told.append(line % words))
+    monkeypatch.setenv("SKNET_TOPK", "3")
+
+    def start(rank: int, **given: Any) -> list[str]:
+        told.clear()
+        ignored = ("SKNET_PROT", "SKNET_TOPK")
+        Replica(given, ignored=ignored, place=Place("sknet", "r", rank, {}), load=load, find=lambda: None)
+        return told[:]
+
+    prot, topk, open_to_all = start(0)
+    assert prot.startswith("SKNET_PROT is no setting")
+    assert topk.startswith("SKNET_TOPK is no setting")
+    assert "whoever reaches the proxies of Ray Serve may classify" in open_to_all
+    assert start(1) == []  # once, however many serve
+    assert len(start(0, api_keys="k" * 40)) == 2
+
+
+def test_spans_go_where_the_application_was_told_unless_the_node_knows_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ray_replica.logger, "warning", lambda line, *words: told.append(line % words))
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"):
+        monkeypatch.setenv(name, "")  # so that it is put back, and as good as not given
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "this node's")
+    sent = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SERVICE_NAME": "all"}
+    spans = SpanVariables(sent, kept=("OTEL_EXPORTER_OTLP_HEADERS",))
+
+    def start() -> str:
+        told.clear()
+        Replica({}, spans=spans, place=Place("sknet", "r", 1, {}), load=load, find=lambda: None)
+        return "\n".join(told)
+
+    assert start().startswith("OTEL_EXPORTER_OTLP_HEADERS was set where the application was built, and is not here")
+    assert os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert os.environ["OTEL_SERVICE_NAME"] == "this node's"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
+    assert start() == ""
 
 
 async def test_a_proxy_that_cannot_be_asked_is_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.ray_serve import ANSWERS, Options, app
+from app.settings import SpanVariables
 
 
 class Deployment:
@@ -18,8 +19,8 @@ class Deployment:
     def __init__(self, cls: object, **options: Any) -> None:
         self.options = options
 
-    def bind(self, given: dict[str, Any], *, keyed: bool) -> Deployment:
-        self.given, self.keyed = given, keyed
+    def bind(self, given: dict[str, Any], *, keyed: bool, ignored: tuple[str, ...], spans: SpanVariables) -> Deployment:
+        self.given, self.keyed, self.ignored, self.spans = given, keyed, ignored, spans
         return self
 
 
@@ -69,7 +70,23 @@ def test_settings_go_along_but_no_secret(built: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SKNET_TOP_K", "3")
     monkeypatch.setenv("SKNET_API_KEYS", "k" * 40)
     made = built({})
-    assert (made.given, made.keyed) == ({"top_k": 3}, True)
+    assert (made.given, made.keyed, made.ignored) == ({"top_k": 3}, True, ())
+
+
+def test_where_spans_go_goes_along_but_no_header_of_theirs(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20secret")
+    assert built({}).spans == SpanVariables()  # tracing is off
+    monkeypatch.setenv("SKNET_TRACING", "true")
+    spans = built({}).spans
+    assert spans.sent["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert spans.kept == ("OTEL_EXPORTER_OTLP_TRACES_HEADERS",)
+    assert "secret" not in repr(spans)
+
+
+def test_a_misspelt_setting_goes_along_to_be_told(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKNET_TOPK", "3")
+    assert built({}).ignored == ("SKNET_TOPK",)
 
 
 def test_ray_is_told_to_be_quiet_unless_the_environment_says_otherwise(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:

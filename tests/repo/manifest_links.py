@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 
 from app.metrics import Metrics
 from app.settings import Settings
-from tests.repo.manifest_pods import Document, of_kind, paths
+from tests.repo.manifest_pods import Document, of_kind, paths, pods_of, settings_of, variables
 
 
 def pod_labels(documents: Sequence[Document]) -> dict[str, str]:
@@ -124,18 +125,39 @@ def places(documents: Sequence[Document]) -> Iterator[str]:
 
 
 def openings(documents: Sequence[Document]) -> Iterator[str]:
-    """Both directions are closed but for what is opened, and out go names, or public addresses for the web."""
+    """Both directions are closed but for what is opened: out go names, the web of public addresses, spans to their collector."""
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy")]
     if {"Ingress", "Egress"} - {kind for policy in policies for kind in policy["policyTypes"]}:
         yield "a direction is open"
+    collector, to_collector = _collector(documents), 0
     for rule in (rule for policy in policies for rule in policy.get("egress", [])):
         numbers = {port["port"] for port in rule["ports"]}
         blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
-        if not (numbers == {53} and not blocks) and numbers != {80, 443}:
+        if collector and _leads_to(rule, *collector):
+            to_collector += 1
+        elif not (numbers == {53} and not blocks) and numbers != {80, 443}:
             yield f"out to {sorted(numbers)}"
         private = {"10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
         if any(block["cidr"] == "0.0.0.0/0" and not private <= set(block.get("except", [])) for block in blocks):
             yield "out to private addresses"
+    if collector and not to_collector:
+        yield f"no way out to {collector}"
+
+
+def _collector(documents: Sequence[Document]) -> tuple[str, int] | None:
+    """The namespace and port that spans are sent to; None where none are."""
+    container = pods_of(documents)[0]["containers"][0]
+    if not settings_of(documents, container).tracing:
+        return None
+    given = urlsplit(variables(documents, container).get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318"))
+    namespace = str(given.hostname).partition(".")[2].partition(".")[0]  # SERVICE.NAMESPACE.svc
+    return namespace, given.port or 80
+
+
+def _leads_to(rule: Document, namespace: str, port: int) -> bool:
+    """Whether a rule opens one port of the Pods of one namespace, and nothing else."""
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
+    return bool(rule["to"] == peers and rule["ports"] == [{"port": port, "protocol": "TCP"}])
 
 
 CHECKS = (rollout, selectors, scraping, scaling, places, openings)

@@ -189,6 +189,10 @@ MUTATIONS: list[tuple[str, str, str, str, object]] = [
     ("places", "cpu", "Namespace", "metadata/labels/pod-security.kubernetes.io~1enforce", "baseline"),
     ("openings", "cpu", "NetworkPolicy", "spec/policyTypes", ["Ingress"]),
     ("openings", "cpu", "NetworkPolicy", "spec/egress/0/ports/0/port", 443),
+    ("openings", "cpu", "ConfigMap", f"{DATA}TRACING", "true"),
+    ("openings", "full", "ConfigMap", f"{DATA}TRACING", "false"),
+    ("openings", "full", "ConfigMap", "data/OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.elsewhere.svc:4318"),
+    ("openings", "full", "ConfigMap", "data/OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.observability.svc:4317"),
 ]
 
 
@@ -213,6 +217,14 @@ def test_private_addresses_would_be_noticed() -> None:
     (policy,) = (p for p in of_kind(documents, "NetworkPolicy") if p["metadata"]["name"] == "sknet-downloads")
     policy["spec"]["egress"][0]["to"][0]["ipBlock"]["except"].remove("169.254.0.0/16")
     assert list(manifest_links.openings(documents)) == ["out to private addresses"]
+
+
+@pytest.mark.parametrize("peers", [[], [{"namespaceSelector": {}}], [{"ipBlock": {"cidr": "0.0.0.0/0"}}]])
+def test_spans_that_may_go_anywhere_would_be_noticed(peers: list[Document]) -> None:
+    documents = merged("full")
+    (policy,) = (p for p in of_kind(documents, "NetworkPolicy") if p["metadata"]["name"] == "sknet-tracing")
+    policy["spec"]["egress"][0]["to"] = peers
+    assert list(manifest_links.openings(documents))
 
 
 def test_replicas_by_the_queue_move_as_those_by_processor_time() -> None:
@@ -265,6 +277,20 @@ def test_the_readmes_own_overlay_fits_the_product(tmp_path: Path) -> None:
     (container,) = manifest_pods.pods_of(documents)[0]["containers"]
     assert container["image"] == "REGISTRY/sknet-serve:1"
     assert manifest_pods.settings_of(documents, container).checkpoint == "skresnet18.ra_in1k"
+
+
+def test_the_readme_says_where_an_image_comes_from_before_one_is_wanted() -> None:
+    """Of both examples: the first is the CPU overlay with its image put elsewhere, the second needs torch, and a Secret."""
+    first, mine = re.findall(r"^```sh\n(.*?)^```$", readme_section(), re.S | re.M)
+    (wanted,) = re.findall(r"docker build --target slim -t (\S+) \.", first.partition("kubectl")[0])
+    assert f"docker push {wanted}\n" in first.partition("kubectl")[0]
+    ((old, new),) = re.findall(r"sed 's\|(.*?)\|(.*?)\|'", first)
+    (deployment,) = of_kind([yaml.safe_load(yaml.safe_dump(d).replace(old, new)) for d in merged("cpu")], "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == wanted
+
+    assert "docker build -t REGISTRY/sknet-serve:1 ." in mine.partition("kubectl")[0]  # no `slim`: no graph of these weights
+    assert "create secret generic sknet-keys --from-file=keys=" in mine.partition("rollout status")[0]
+    assert "rollout status" in mine
 
 
 def test_nothing_of_it_gets_into_the_image() -> None:
