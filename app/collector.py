@@ -71,8 +71,8 @@ class Outlet(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; called by the library's thread."""
-        if self._urgent:  # its first batch: from now on the thread lets the event loop go first
-            self._urgent = False
+        if self._urgent and threading.current_thread() is not threading.main_thread():
+            self._urgent = False  # its first batch: from now on the thread lets the event loop go first
             yield_to_the_loop()
         taken = not self._closed and self._exporter.export(spans) is SpanExportResult.SUCCESS
         if not taken:
