@@ -80,7 +80,12 @@ def test_both_work_and_either_tells_the_sum(server: Server) -> None:
         assert each["sknet_images_total"] == before + 13
         assert each["sknet_request_duration_seconds_count"] == before + 13
         assert each["sknet_queue_size"] == 0
-    served = [record["worker"] for record in server.records() if record.get("path") == "/classify"]
+
+    def lines() -> list[int]:
+        return [record["worker"] for record in server.records() if record.get("path") == "/classify"]
+
+    wait_for(lambda: len(lines()) >= 13)  # a line is written after its answer, and read after that
+    served = lines()
     assert {worker: served.count(worker) for worker in served[-13:]} == {0: served.count(0), 1: served.count(1)}
     assert min(served.count(0), served.count(1)) >= 6
 
