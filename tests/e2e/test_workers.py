@@ -81,7 +81,7 @@ def test_both_work_and_either_tells_the_sum(server: Server) -> None:
         assert each["sknet_request_duration_seconds_count"] == before + 13
         assert each["sknet_queue_size"] == 0
 
-    def lines() -> list[int]:
+    def lines() -> list[object]:
         return [record["worker"] for record in server.records() if record.get("path") == "/classify"]
 
     wait_for(lambda: len(lines()) >= 13)  # a line is written after its answer, and read after that
