@@ -70,9 +70,10 @@ async def oip_infer_version(request: Request, name: Name, version: str) -> Respo
     """As without a version, since there is one."""
     services, context = services_of(request), context_of(request.scope)
     oip.check_model(name, version, services.settings.model_name)
-    info, settings = services.classifier.model.info, services.settings
+    settings = services.settings
     limits = Limits(min(settings.max_images, settings.max_queue), settings.max_body_bytes)
     body, head_length = await _body(request, services, context), _head_length(request)
+    info = services.classifier.model.info  # only now: another model may have come while the body did
     reading = partial(read, body, head_length, info, limits)
     small = min(len(body), head_length or len(body)) <= SMALL_BYTES
     asked = reading() if small else await asyncio.to_thread(reading)

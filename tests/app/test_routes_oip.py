@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.oip_binary import elements, packed
 from app.oip_body import read
 from app.settings import Settings
-from model.types import PreprocessSpec
+from model.types import PreprocessSpec, ScoreFunction
 from tests.app.asgi import Service, exchange, http_scope, part, problem, serving, until
 from tests.fakes import LABELS, SECRET, FakeModel, fake_info
 
@@ -222,6 +223,27 @@ async def test_the_same_scores_as_the_native_route(service: Service) -> None:
 
 
 # errors
+
+
+class Fewer(FakeModel):
+    """A model of five classes."""
+
+    def scores(self, row: Any, function: ScoreFunction) -> NDArray[np.float32]:
+        return super().scores(row, function)[:5]
+
+
+async def test_another_model_comes_while_the_body_does(service: Service) -> None:
+    model = Fewer(info=replace(fake_info(), preprocess=PreprocessSpec(size=SHAPE), labels=LABELS[:5]))
+    wanted = [{"name": "probabilities", "parameters": {"classification": 7}}]
+
+    async def body() -> AsyncIterator[bytes]:
+        text = json.dumps(asking(CAT, outputs=wanted)).encode()
+        yield text[:20]
+        await service.parts.classifier.load(lambda: model)
+        yield text[20:]
+
+    refused(await service.client.post(INFER, content=body()), 422, "classification is '7': it may be a whole number from 1 to 5")
+    assert model.batches == []  # it was told of before the image was looked at
 
 
 async def test_one_bad_image_is_the_requests(service: Service) -> None:
