@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from app.classifier import Classified
+from app.context import Timings
 from app.errors import InvalidParameter
 from app.oip import Requested, outputs_of
-from app.context import Timings
 from tests.fakes import FakeItem, fake_info
 
 
