@@ -86,17 +86,21 @@ async def oip_infer_version(request: Request, name: Name, version: str) -> Respo
 
 
 async def _body(request: Request, services: Services, context: RequestContext) -> bytes:
-    body, coding = await request.body(), request.headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("", "identity"):
+    body, lines = await request.body(), request.headers.getlist("content-encoding")
+    given = ", ".join(lines)  # several lines are one list (RFC 9110, section 5.3)
+    codings = [name for each in given.split(",") if (name := each.strip().lower()) not in ("", "identity")]
+    if not codings:
         return body
-    if coding not in CODINGS:
-        raise UnsupportedMedia(coding, (*CODINGS, "identity"), "Content-Encoding")
+    coding = codings[0]
+    if len(codings) > 1 or coding not in CODINGS:
+        raise UnsupportedMedia(given, (*CODINGS, "identity"), "Content-Encoding")
     take, most = partial(services.room.take, context), services.settings.max_batch_body_bytes
     return await inflated(body, coding, most, take, context.deadline)
 
 
 def _head_length(request: Request) -> int | None:
     text = request.headers.get(HEAD_LENGTH)
+    text = text if text is None else text.strip(" \t")  # blanks around it are no part of it (RFC 9110, section 5.5)
     if text is not None and not (text.isascii() and text.isdigit()):
         raise InvalidParameter(HEAD_LENGTH, text, "a whole number of bytes")
     return None if text is None else int(text[:18])

@@ -316,6 +316,32 @@ async def test_compressed_requests(service: Service, coding: str, pack: Callable
     assert service.parts.room.used == 0
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["gzip"], 200),
+        (["identity", "gzip"], 200),
+        (["GZIP ,, identity"], 200),
+        (["gzip", "gzip"], 415),
+        (["gzip, deflate"], 415),
+        (["identity", "br"], 415),
+    ],
+)
+async def test_several_codings(service: Service, lines: list[str], status: int) -> None:
+    body = gzip.compress(json.dumps(asking(CAT)).encode())
+    answer = await service.client.post(INFER, content=body, headers=[("Content-Encoding", line) for line in lines])
+    assert answer.status_code == status, answer.text
+    if status == 415:
+        refused(answer, 415, f"the Content-Encoding '{', '.join(lines)}' is not accepted; send gzip, deflate, identity")
+
+
+async def test_blanks_around_the_length_of_the_json(service: Service) -> None:
+    request = binary("pixels", "UINT8", [1, 2, 3, 3], PIXELS.tobytes())
+    ((name, length),) = request["headers"].items()
+    answer = await service.client.post(INFER, content=request["content"], headers={name: f" {length} \t"})
+    assert answer.status_code == 200, answer.text
+
+
 async def test_what_comes_out_takes_room() -> None:
     async with serving(small(), max_buffered_bytes=5000, max_batch_body_bytes=1_000_000) as service:
         bomb = gzip.compress(bytes(6000))
