@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 from app.context import Deadline
 from app.errors import BodyTooLarge, DeadlinePassed, MalformedRequest
@@ -16,22 +17,27 @@ _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's `wbits`: deflate is that of RFC 
 CODINGS = tuple(_WINDOW)
 _TAKEN = 1 << 18  # bytes that go in at a time
 _GIVEN = 1 << 20  # bytes that come out at a time, about a millisecond
+_MOST_MEMBERS = 4096  # of gzip, which may come one after the other; each costs a step, however little it holds
 
 
 async def inflated(body: bytes, coding: str, most: int, take: Callable[[int], None], deadline: Deadline) -> bytes:
-    """What a body of one of `CODINGS` holds. `take` is told of the bytes of each step, and may raise what it likes.
+    """What a body of one of `CODINGS` holds; of gzip all members together (RFC 1952, section 2.2).
+
+    `take` is told of the bytes of each step, and may raise what it likes.
 
     Raises:
-        MalformedRequest: it is damaged, cut short, or something follows.
+        MalformedRequest: it is damaged, cut short, something follows, or it has too many members.
         BodyTooLarge: it holds more than `most` bytes.
         DeadlinePassed: it took too long.
     """
-    unpack = zlib.decompressobj(_WINDOW[coding])
+    unpack, members = zlib.decompressobj(_WINDOW[coding]), 1
     pieces: list[bytes] = []
     size = 0
     for at in range(0, len(body), _TAKEN):
         rest, full = body[at : at + _TAKEN], True
-        while (rest or full) and not unpack.eof:
+        while rest or (full and not unpack.eof):
+            if unpack.eof:
+                unpack, members = _next(coding, members), members + 1
             try:
                 piece = await asyncio.to_thread(unpack.decompress, rest, _GIVEN)
             except zlib.error:
@@ -43,9 +49,16 @@ async def inflated(body: bytes, coding: str, most: int, take: Callable[[int], No
             if asyncio.get_running_loop().time() > deadline.at:
                 raise DeadlinePassed(deadline.limit_s)
             pieces.append(piece)
-            rest, full = unpack.unconsumed_tail, len(piece) == _GIVEN
-        if unpack.eof and (unpack.unused_data or at + _TAKEN < len(body)):
-            raise MalformedRequest(f"something follows the {coding} body")
+            rest, full = unpack.unconsumed_tail or unpack.unused_data, len(piece) == _GIVEN
     if not unpack.eof:
         raise MalformedRequest(f"the {coding} body is cut short")
     return b"".join(pieces)
+
+
+def _next(coding: str, members: int) -> Any:
+    """What unpacks the member after so many; its type is zlib's own, which has no name."""
+    if coding != "gzip":
+        raise MalformedRequest(f"something follows the {coding} body")
+    if members >= _MOST_MEMBERS:
+        raise MalformedRequest(f"the gzip body has more than {_MOST_MEMBERS} members")
+    return zlib.decompressobj(_WINDOW[coding])

@@ -185,7 +185,11 @@ async def infer(
 
 
 def outputs_of(results: Sequence[Classified], requested: Sequence[Requested]) -> list[Output]:
-    """The outputs that were asked for, of all images together."""
+    """The outputs that were asked for, of all images together.
+
+    Raises:
+        InvalidParameter: more classes than there are, since another model came after the request was checked.
+    """
     return [_output(results, each) for each in requested]
 
 
@@ -258,11 +262,15 @@ def _requested(name: str, parameters: Mapping[str, object], num_classes: int, bi
     check_parameters(parameters)
     classes = parameters.get("classification", 0)
     if "classification" in parameters and (type(classes) is not int or not 1 <= classes <= num_classes):
-        raise InvalidParameter("classification", classes, f"a whole number from 1 to {num_classes}", num_classes)
+        raise _too_many(classes, num_classes)
     binary = parameters.get("binary_data", binary)  # type: ignore[assignment]  # checked by the next line
     if not isinstance(binary, bool):
         raise InvalidParameter("binary_data", binary, "true or false")
     return Requested(name, classes if isinstance(classes, int) else 0, binary)
+
+
+def _too_many(classes: object, num_classes: int) -> InvalidParameter:
+    return InvalidParameter("classification", classes, f"a whole number from 1 to {num_classes}", num_classes)
 
 
 def _output(results: Sequence[Classified], asked: Requested) -> Output:
@@ -270,6 +278,8 @@ def _output(results: Sequence[Classified], asked: Requested) -> Output:
     rows = [result.scores[function] for result in results]
     if not asked.classes:
         return Output(asked.name, "FP32", (len(rows), len(rows[0])), np.stack(rows), asked.binary)
+    if asked.classes > len(rows[0]):
+        raise _too_many(asked.classes, len(rows[0]))
     texts = [text for row, result in zip(rows, results, strict=True) for text in _best(row, asked.classes, result.info)]
     return Output(asked.name, "BYTES", (len(rows), asked.classes), texts, asked.binary)
 

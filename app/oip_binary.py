@@ -57,7 +57,7 @@ def split(body: bytes | memoryview, head_length: int, sizes: Sequence[int]) -> l
     if any(size < 0 for size in sizes) or head_length + sum(sizes) != len(view):
         raise MalformedRequest(
             f"after the {head_length} bytes of JSON the body has {len(view) - head_length} bytes; "
-            f"the inputs' binary_data_size say {' + '.join(map(str, sizes[:10])) or 0}"
+            f"the inputs' binary_data_size say {' + '.join(map(str, sizes[:10]))[:100] or 0}"
         )
     parts = []
     at = head_length

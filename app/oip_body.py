@@ -65,13 +65,15 @@ def read(body: bytes, head_length: int | None, info: ModelInfo, limits: Limits) 
     head = body if head_length is None else body[:head_length]
     text, arrays = lifted(head, limits.images * height * width * 3)
     wire = parsed(text, OipRequest)
-    check_parameters(wire.parameters)
+    parameters = wire.parameters or {}
+    check_parameters(parameters)
     if wire.id is not None and len(wire.id) > _MOST_ID:
         raise MalformedRequest(f"the id has {len(wire.id)} characters; at most {_MOST_ID} are allowed")
-    binary = wire.parameters.get("binary_data_output", False)
+    binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise InvalidParameter("binary_data_output", binary, "true or false")
-    requested = requested_of([(each.name, each.parameters) for each in wire.outputs], info.num_classes, binary=binary)
+    outputs = [(each.name, each.parameters or {}) for each in wire.outputs or ()]
+    requested = requested_of(outputs, info.num_classes, binary=binary)
     images = images_of(
         _tensors(wire.inputs, body, head_length, arrays),
         size=info.preprocess.size,
@@ -129,8 +131,9 @@ def _tensors(inputs: Sequence[OipInput], body: bytes, head_length: int | None, a
 
 
 def _binary_size(each: OipInput) -> int | None:
-    check_parameters(each.parameters)
-    size = each.parameters.get(_SIZE)
+    parameters = each.parameters or {}
+    check_parameters(parameters)
+    size = parameters.get(_SIZE)
     if size is None:
         return None
     if type(size) is not int or size < 0:

@@ -21,7 +21,9 @@ STEP = 1 << 16  # characters read at a time, about a millisecond
 _MOST_QUOTES = 20_000  # of keys and texts; honest bodies have some hundreds, and each costs a step of the search
 _MOST_SLASHES = 64  # that may stand before a quote
 _KEY = b'"data"'
-_LIST = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*(?=\[[ \t\n\r\[]*[^"{\] \t\n\r\[])')  # up to a list whose first entry is no text
+# Up to a list whose first entry is no text. More blanks and brackets than that are no one's list: the rest is left to the parser.
+_LIST = re.compile(rb'[ \t\n\r]{0,4096}:[ \t\n\r]{0,4096}(?=\[[ \t\n\r\[]{0,4096}[^"{\] \t\n\r\[])')
+_LONG = re.compile(rb"[0-9]{4301}")  # the parser takes no whole number of so many digits
 _NUMBERS = re.compile(rb"[0-9+\-.eE,\[\] \t\n\r]*")
 _BLANKS = b" \t\n\r"
 _NO_BRACKETS = bytes.maketrans(b"[]", b"  ")
@@ -105,7 +107,7 @@ def _piece(text: bytes, at: int, depth: int) -> tuple[bytes, int, int]:
         raise MalformedRequest(f"the data holds {found!r} where numbers should be" if found else "the data does not end")
     cut = text.rfind(b",", at, stop)
     if cut < 0:
-        raise MalformedRequest(f"the data holds {STEP} characters that are no number")
+        raise MalformedRequest(f"the data holds {STEP} characters without a comma between")
     within = int(np.searchsorted(places, cut - at))
     return text[at:cut], cut + 1, int(depths[within - 1]) if within else depth
 
@@ -126,6 +128,8 @@ def _values(piece: bytes, *, first: bool, last: bool) -> list[Any]:
         values: list[Any] = [] if wrong else from_json(b"[%b]" % piece.translate(_NO_BRACKETS), allow_inf_nan=False)
     except ValueError:
         values = []
+    if not values and _LONG.search(piece):
+        raise MalformedRequest("the data holds a number of more than 4300 digits")
     if not values:  # a list without any, or between two commas nothing
         raise MalformedRequest("the data is no list of numbers, or of lists of them, as JSON has it")
     return values

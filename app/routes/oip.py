@@ -70,9 +70,10 @@ async def oip_infer_version(request: Request, name: Name, version: str) -> Respo
     """As without a version, since there is one."""
     services, context = services_of(request), context_of(request.scope)
     oip.check_model(name, version, services.settings.model_name)
-    info, settings = services.classifier.model.info, services.settings
+    settings = services.settings
     limits = Limits(min(settings.max_images, settings.max_queue), settings.max_body_bytes)
     body, head_length = await _body(request, services, context), _head_length(request)
+    info = services.classifier.model.info  # only now: another model may have come while the body did
     reading = partial(read, body, head_length, info, limits)
     small = min(len(body), head_length or len(body)) <= SMALL_BYTES
     asked = reading() if small else await asyncio.to_thread(reading)
@@ -85,17 +86,21 @@ async def oip_infer_version(request: Request, name: Name, version: str) -> Respo
 
 
 async def _body(request: Request, services: Services, context: RequestContext) -> bytes:
-    body, coding = await request.body(), request.headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("", "identity"):
+    body, lines = await request.body(), request.headers.getlist("content-encoding")
+    given = ", ".join(lines)  # several lines are one list (RFC 9110, section 5.3)
+    codings = [name for each in given.split(",") if (name := each.strip().lower()) not in ("", "identity")]
+    if not codings:
         return body
-    if coding not in CODINGS:
-        raise UnsupportedMedia(coding, (*CODINGS, "identity"), "Content-Encoding")
+    coding = codings[0]
+    if len(codings) > 1 or coding not in CODINGS:
+        raise UnsupportedMedia(given, (*CODINGS, "identity"), "Content-Encoding")
     take, most = partial(services.room.take, context), services.settings.max_batch_body_bytes
     return await inflated(body, coding, most, take, context.deadline)
 
 
 def _head_length(request: Request) -> int | None:
     text = request.headers.get(HEAD_LENGTH)
+    text = text if text is None else text.strip(" \t")  # blanks around it are no part of it (RFC 9110, section 5.5)
     if text is not None and not (text.isascii() and text.isdigit()):
         raise InvalidParameter(HEAD_LENGTH, text, "a whole number of bytes")
     return None if text is None else int(text[:18])

@@ -52,7 +52,7 @@ async def oip_index(request: Request, services: Has) -> list[OipIndexEntry]:
 async def oip_load(request: Request, services: Has, name: Name) -> OipIndexEntry:
     """As `POST /models/{name}/load`: the parameter `checkpoint` says which one, without it the configured one comes again."""
     known(services, name)
-    parameters = (await _read(request, OipRepositoryRequest)).parameters
+    parameters = (await _read(request, OipRepositoryRequest)).parameters or {}
     foreign = next((key for key in parameters if key == "config" or key.startswith("file:")), None)
     if foreign is not None:
         raise MalformedRequest(f"the parameter {foreign[:50]!r} is not taken here: name a checkpoint")

@@ -14,7 +14,7 @@ from app.schemas.wire import Wire
 
 
 class Open(BaseModel):
-    """The base of what clients send."""
+    """The base of what clients send. Null is as good as nothing for whatever may be left out."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -70,7 +70,7 @@ class OipInput(Open):
     name: str = Field(description="Which input.", examples=["image"])
     shape: list[StrictInt] = Field(description="As in the model's metadata, the number of images first.", examples=[[1]])
     datatype: str = Field(description="BYTES of image, UINT8 of pixels, FP32 of input.", examples=["BYTES"])
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="`binary_data_size`: how many bytes of the body after the JSON are its data.",
         examples=[{"binary_data_size": 150528}],
@@ -93,7 +93,7 @@ class OipRequested(Open):
     """An output that is asked for."""
 
     name: str = Field(description="`probabilities` or `logits`.", examples=["probabilities"])
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="`classification`: so many best classes as texts VALUE:INDEX:LABEL; `binary_data`: whether after the JSON.",
         examples=[{"classification": 5}],
@@ -104,13 +104,15 @@ class OipRequest(Open):
     """One input, and which outputs are wanted."""
 
     id: str | None = Field(None, description="Given back in the answer.", examples=["42"])
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="`binary_data_output`: whether outputs come after the JSON where they do not say themselves.",
         examples=[{"binary_data_output": False}],
     )
     inputs: list[OipInput] = Field(description="Exactly one.")
-    outputs: list[OipRequested] = Field(default_factory=list, description="Those that are wanted; all where there are none.")
+    outputs: list[OipRequested] | None = Field(
+        default_factory=list, description="Those that are wanted; all where there are none."
+    )
 
 
 class OipOutput(Wire):
@@ -141,7 +143,7 @@ class OipAnswer(Wire):
 class OipIndexRequest(Open):
     """Which models are to be told."""
 
-    ready: StrictBool = Field(False, description="Only those that serve.", examples=[False])
+    ready: StrictBool | None = Field(False, description="Only those that serve.", examples=[False])
 
 
 class OipIndexEntry(Wire):
@@ -156,7 +158,7 @@ class OipIndexEntry(Wire):
 class OipRepositoryRequest(Open):
     """What is to be loaded, or how to unload."""
 
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, Any] | None = Field(
         default_factory=dict,
         description="`checkpoint`: the reference to load; the configured one where not given.",
         examples=[{"checkpoint": "bundled:cifar10"}],

@@ -49,9 +49,37 @@ async def test_damage_is_refused(coding: str, small: bool) -> None:
     whole = PACK[coding](body)
     damaged = bytearray(whole)
     damaged[-2] ^= 1  # of the checksum, or the length
-    for wrong in (whole[:-1], whole[:1], b"", whole + b"x", whole + whole, bytes(damaged), b"no such thing"):
+    for wrong in (
+        whole[:-1],
+        whole[:1],
+        b"",
+        whole + b"x",
+        whole + whole[:-1],
+        whole + bytes(9),
+        bytes(damaged),
+        b"no such thing",
+    ):
         with pytest.raises(MalformedRequest):
             await inflated(wrong, coding, 1 << 30, ignored, NO_HURRY)
+
+
+@pytest.mark.parametrize("body", [b"", b"a", os.urandom(700_000), bytes(1 << 20)], ids=len)
+async def test_gzip_may_have_several_members(body: bytes) -> None:
+    members = [gzip.compress(part) for part in (body, b"", body, b"end")]
+    counts: list[int] = []
+    assert await inflated(b"".join(members), "gzip", 1 << 30, counts.append, NO_HURRY) == body + body + b"end"
+    assert sum(counts) == 2 * len(body) + 3
+    with pytest.raises(BodyTooLarge):
+        await inflated(b"".join(members), "gzip", 2 * len(body) + 2, ignored, NO_HURRY)
+    with pytest.raises(MalformedRequest, match="something follows the deflate body"):
+        await inflated(zlib.compress(body) * 2, "deflate", 1 << 30, ignored, NO_HURRY)
+
+
+async def test_gzip_has_so_many_members_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_MEMBERS", 3)
+    assert await inflated(gzip.compress(b"a") * 3, "gzip", 9, ignored, NO_HURRY) == b"aaa"
+    with pytest.raises(MalformedRequest, match="more than 3 members"):
+        await inflated(gzip.compress(b"a") * 4, "gzip", 9, ignored, NO_HURRY)
 
 
 async def test_one_coding_is_not_the_other() -> None:

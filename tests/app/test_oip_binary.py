@@ -72,3 +72,8 @@ def test_nothing_is_copied_but_elements() -> None:
     body = b"{}" + bytes(8)
     (view,) = split(body, 2, [8])
     assert view.obj is body
+
+
+def test_no_more_is_said_of_sizes_than_a_line_takes() -> None:
+    with pytest.raises(MalformedRequest, match=r"binary_data_size say 1{100}$"):
+        split(b"{}", 2, [int("1" * 4000)] * 10)

@@ -109,6 +109,13 @@ def test_id_outputs_and_parameters() -> None:
     assert from_json(request(data=["QUJD"]) | {"outputs": []}).requested == BOTH
 
 
+def test_null_is_as_good_as_nothing() -> None:
+    wire = request(data=["QUJD"], parameters=None) | {"id": None, "parameters": None, "outputs": None}
+    assert from_json(wire) == from_json(request(data=["QUJD"]))
+    asked = from_json(request(data=["QUJD"]) | {"outputs": [{"name": "logits", "parameters": None}]})
+    assert asked.requested == (Requested("logits"),)
+
+
 def output(name: str = "logits", **parameters: Any) -> dict[str, Any]:
     return request(data=["QUJD"]) | {"outputs": [{"name": name, "parameters": parameters}]}
 

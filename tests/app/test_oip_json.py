@@ -93,6 +93,31 @@ def test_numbers_are_counted_over_all_lists() -> None:
             lifted(text, 3)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"1" * 5000, "the data holds a number of more than 4300 digits"),
+        (b"1, -" + b"1" * 5000, "the data holds a number of more than 4300 digits"),
+        (b"1" + b" " * 70_000, "the data holds 65536 characters without a comma between"),
+        (b"1" + b"[" * 70_000, "the data holds 65536 characters without a comma between"),
+    ],
+)
+def test_what_is_too_long_is_said(data: bytes, words: str) -> None:
+    with pytest.raises(MalformedRequest, match=words):
+        lifted(b'{"data": [' + data + b"]}", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [(b'{"data"%b:[1]}', b""), (b'{"data":%b[1]}', b""), (b'{"data": [%b1]}', b""), (b'{"data": [%b1', b"]}")],
+)
+def test_blanks_and_brackets_are_looked_at_up_to_a_bound(text: bytes, end: bytes) -> None:
+    what = b"[" if end else b" "
+    for count, names in ((4096, 1), (4097, 0)):
+        whole = text % (what * count) + b"]" * (count if end else 0) + end
+        assert len(lifted(whole, 5)[1]) == names
+
+
 def test_beyond_float32_is_infinite() -> None:
     assert array('{"data": [1e300, -1e300, 1e-300]}') == [np.inf, -np.inf, 0]
 

@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.oip_binary import elements, packed
 from app.oip_body import read
 from app.settings import Settings
-from model.types import PreprocessSpec
+from model.types import PreprocessSpec, ScoreFunction
 from tests.app.asgi import Service, exchange, http_scope, part, problem, serving, until
 from tests.fakes import LABELS, SECRET, FakeModel, fake_info
 
@@ -224,6 +225,27 @@ async def test_the_same_scores_as_the_native_route(service: Service) -> None:
 # errors
 
 
+class Fewer(FakeModel):
+    """A model of five classes."""
+
+    def scores(self, row: Any, function: ScoreFunction) -> NDArray[np.float32]:
+        return super().scores(row, function)[:5]
+
+
+async def test_another_model_comes_while_the_body_does(service: Service) -> None:
+    model = Fewer(info=replace(fake_info(), preprocess=PreprocessSpec(size=SHAPE), labels=LABELS[:5]))
+    wanted = [{"name": "probabilities", "parameters": {"classification": 7}}]
+
+    async def body() -> AsyncIterator[bytes]:
+        text = json.dumps(asking(CAT, outputs=wanted)).encode()
+        yield text[:20]
+        await service.parts.classifier.load(lambda: model)
+        yield text[20:]
+
+    refused(await service.client.post(INFER, content=body()), 422, "classification is '7': it may be a whole number from 1 to 5")
+    assert model.batches == []  # it was told of before the image was looked at
+
+
 async def test_one_bad_image_is_the_requests(service: Service) -> None:
     refused(await service.client.post(INFER, json=asking(b"bad")), 422, "the bytes are no image")
     refused(await service.client.post(INFER, json=asking(CAT, b"bad")), 422, "image 1, counted from 0: the bytes are no image")
@@ -292,6 +314,32 @@ async def test_compressed_requests(service: Service, coding: str, pack: Callable
     answer = await service.client.post(INFER, content=pack(request["content"]), headers=headers)
     assert [each["data"] for each in answer.json()["outputs"]] == [CAT_SCORES, CAT_LOGITS]
     assert service.parts.room.used == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["gzip"], 200),
+        (["identity", "gzip"], 200),
+        (["GZIP ,, identity"], 200),
+        (["gzip", "gzip"], 415),
+        (["gzip, deflate"], 415),
+        (["identity", "br"], 415),
+    ],
+)
+async def test_several_codings(service: Service, lines: list[str], status: int) -> None:
+    body = gzip.compress(json.dumps(asking(CAT)).encode())
+    answer = await service.client.post(INFER, content=body, headers=[("Content-Encoding", line) for line in lines])
+    assert answer.status_code == status, answer.text
+    if status == 415:
+        refused(answer, 415, f"the Content-Encoding '{', '.join(lines)}' is not accepted; send gzip, deflate, identity")
+
+
+async def test_blanks_around_the_length_of_the_json(service: Service) -> None:
+    request = binary("pixels", "UINT8", [1, 2, 3, 3], PIXELS.tobytes())
+    ((name, length),) = request["headers"].items()
+    answer = await service.client.post(INFER, content=request["content"], headers={name: f" {length} \t"})
+    assert answer.status_code == 200, answer.text
 
 
 async def test_what_comes_out_takes_room() -> None:

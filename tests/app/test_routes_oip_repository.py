@@ -28,12 +28,13 @@ async def test_unloaded_and_loaded_again() -> None:
         assert (await client.post(INDEX)).json() == [READY]
         answer = await client.post(UNLOAD, json={"parameters": {"unload_dependents": True}})
         assert (answer.status_code, answer.json()) == (200, UNLOADED)
-        assert (await client.post(INDEX, content=b"{}")).json() == [UNLOADED]
+        for body in (b"{}", b'{"ready": null}'):
+            assert (await client.post(INDEX, content=body)).json() == [UNLOADED]
         assert (await client.post(INDEX, json={"ready": False, "repository_name": ""})).json() == [UNLOADED]
         assert (await client.post(INDEX, json={"ready": True})).json() == []
         assert (await client.get("/v2/health/ready")).status_code == 503
         refused(await client.post("/v2/models/default/infer", json={}), 503, "the model was unloaded")
-        answer = await client.post(LOAD)
+        answer = await client.post(LOAD, json={"parameters": None})
         assert (answer.status_code, answer.json()) == (200, READY)
         assert (await client.post(INDEX, json={"ready": True})).json() == [READY]
         assert loads.asked[1] == loads.asked[0]

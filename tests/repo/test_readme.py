@@ -75,6 +75,13 @@ def test_commands_of_sknet_in_the_readme_exist() -> None:
     assert flags <= known
 
 
+def test_no_image_is_an_argument_of_curl() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    assert any("base64" in block for block in blocks)
+    for block in blocks:  # an argument of a program has at most 128 KiB on Linux, which a photograph exceeds
+        assert not re.search(r"\bcurl\b[^|]*\$\(base64", block), block
+
+
 def test_no_placeholder_is_left() -> None:
     assert "@@" not in TEXT
 
