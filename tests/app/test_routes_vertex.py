@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.errors import Overloaded
+from model.errors import DecoderUnavailable
 from tests.app.asgi import exchange, http_scope, part, problem, serving
 from tests.fakes import LABELS, FakeModel, score
 
@@ -120,6 +122,24 @@ async def test_errors_of_every_layer() -> None:
         await service.parts.classifier.close()
         got = await exchange(service.app, http_scope("POST", PREDICT, headers={"Content-Length": "400"}), [part(b"", more=True)])
         problem(got, 503, "not-ready")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "slug", "retry_after"),
+    [(Overloaded("images", 2, 7), 429, "overloaded", "7"), (DecoderUnavailable("busy", 3), 503, "decoder-unavailable", "3")],
+)
+async def test_what_one_instance_is_not_to_blame_for_says_when_to_come_back(
+    error: Exception, status: int, slug: str, retry_after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as service:
+
+        async def told(*_: object) -> tuple[None, list[Exception]]:  # as where one image found no place, with remembered answers
+            return None, [error]
+
+        monkeypatch.setattr(service.parts.classifier, "tell_many", told)
+        got = await service.client.post(PREDICT, json=body(b"\x01"))
+        assert "parameter" not in problem(got, status, slug)
+        assert got.headers["retry-after"] == retry_after
 
 
 async def test_it_is_where_the_settings_say() -> None:
