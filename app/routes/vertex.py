@@ -21,7 +21,7 @@ from app.routes.probes import NOT_READY, readyz
 from app.schemas.native import TINY_PNG, Ready
 from app.schemas.vertex import VertexAnswer, VertexInstance, VertexJson, VertexParameters
 from app.services import Has, services_of
-from app.settings import READY, Settings
+from app.settings import PING, READY, Settings, speaks
 from app.sources import decode_base64, only_json
 from model.errors import ImageError
 
@@ -42,7 +42,7 @@ def dialect(settings: Settings) -> Dialect:
     """At the paths of the settings. A health route that the service has anyway stays as it is."""
     router = APIRouter(tags=[TAG])
     health, predict = settings.vertex_health_route, settings.vertex_predict_route
-    if health not in READY:
+    if health not in (*READY, PING) or (health == PING and "sagemaker" not in speaks(settings)):
         router.add_api_route(
             health,
             vertex_health,

@@ -163,6 +163,13 @@ async def test_one_path_can_be_both_and_a_probe_of_the_service_can_be_its_health
         assert service.app.openapi()["paths"]["/readyz"]["get"]["tags"] == ["service"]
 
 
+@pytest.mark.parametrize(("dialects", "tag"), [("vertex", "Vertex AI"), ("sagemaker,vertex", "SageMaker")])
+async def test_ping_can_be_its_health_and_is_there_once(dialects: str, tag: str) -> None:
+    async with serving(api_keys=KEYS, dialects=dialects, vertex_health_route="/ping") as service:
+        assert (await service.client.get("/ping")).status_code == 200
+        assert service.app.openapi()["paths"]["/ping"]["get"]["tags"] == [tag]
+
+
 async def test_health_needs_no_key_and_predicting_does() -> None:
     async with serving(api_keys=KEYS) as service:
         assert (await service.client.get("/vertex/health")).status_code == 200
