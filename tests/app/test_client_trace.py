@@ -48,7 +48,7 @@ def test_what_is_told_goes_before_what_is_current(current: str) -> None:
     assert trace_headers() == {"traceparent": current}
 
 
-NEVER = ["ff" + SAMPLED[2:], SAMPLED.replace(TRACE_ID, "0" * 32), SAMPLED.replace(PARENT_ID, "0" * 16)]  # valid
+NEVER = ["ff" + SAMPLED[2:], SAMPLED.replace(TRACE_ID, "0" * 32), SAMPLED.replace(PARENT_ID, "0" * 16)]
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", SAMPLED.upper(), SAMPLED + "\r\nX: y", SAMPLED + "\n", *NEVER])
