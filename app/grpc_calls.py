@@ -69,7 +69,7 @@ class _Call:
             "method": "POST",
             "path": self.method.path,
             "headers": [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in metadata],
-            "client": (host.strip("[]"), int(port)) if port.isdigit() else None,
+            "client": (host.strip("[]"), int(port)) if port.isascii() and port.isdigit() else None,
             "route": self.method,
             _CALL: self,
         }

@@ -17,6 +17,7 @@ from app.access import Gate, gate_of, needed
 from app.bodies import BodyLimits
 from app.classifier import Classifier, Model
 from app.cors import Headed, Preflights, with_cors
+from app.dialects import any_plain
 from app.grpc_port import GRPC_PROBES, check_grpc
 from app.keys import Keys
 from app.lanes import Lanes
@@ -155,7 +156,7 @@ def create_app(
     for dialect in dialects:
         app.include_router(dialect.router)
     pages.mount_static(app)
-    problems.install(app)
+    problems.install(app, any_plain(dialects))
     timed = frozenset({"/classify", "/classify/batch", "/explain"}).union(*(dialect.inputs for dialect in dialects))
     openapi.install(
         app,
@@ -163,6 +164,7 @@ def create_app(
         most_images=min(settings.max_images, settings.max_queue),
         timed=timed.union(*(dialect.templates for dialect in dialects)),
         schemas=[schema for dialect in dialects for schema in dialect.schemas],
+        plain=any_plain(dialects),
     )
     admin_bytes = min(admin.MAX_BODY_BYTES, settings.max_body_bytes)
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.

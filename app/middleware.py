@@ -101,7 +101,10 @@ class RequestLog:
             else:
                 raise  # half an answer is out: the server must cut the connection
         finally:
-            self._observe(scope, method, context, status, time.monotonic() - started)
+            route, seconds = self._route(scope), time.monotonic() - started
+            self._count(context, route, status, seconds)
+            _log(scope, method, context, status, seconds)
+            _trace(scope, method, context, route, status, seconds)
 
     def _context(self, scope: Scope) -> tuple[RequestContext, AppError | None]:
         given: dict[bytes, bytes] = {}
@@ -125,10 +128,12 @@ class RequestLog:
         )
         return context, error
 
-    def _observe(self, scope: Scope, method: str, context: RequestContext, status: int | None, seconds: float) -> None:
-        # The route's pattern, not the path: strangers must not be able to make new time series.
+    def _route(self, scope: Scope) -> str:
+        """Its pattern, not the path: strangers must not be able to make new time series."""
         refused = scope["path"] if scope["path"] in self._timed else UNMATCHED  # before it came to a route
-        route = str(getattr(scope.get("route"), "path", refused))
+        return str(getattr(scope.get("route"), "path", refused))
+
+    def _count(self, context: RequestContext, route: str, status: int | None, seconds: float) -> None:
         counted = self._counted.get((route, status))
         if counted is None:  # kept, since looking a series up by its labels costs more than counting
             metrics = self._metrics
@@ -138,26 +143,36 @@ class RequestLog:
         counted[1].observe(seconds)
         if context.problem is not None:
             self._metrics.rejected.labels(context.problem).inc()
-        if context.trace is not None:
-            known = None if route == UNMATCHED else route
-            context.trace.end(scope, context, method, known, status, seconds, failed=is_fault(status))
-        if not access.isEnabledFor(logging.INFO):
-            return
-        path = scope["path"][:500]
-        fields = {
-            **context.marks,
-            "traceparent": context.traceparent,
-            "method": method,
-            "path": path,
-            "status": status or CLIENT_LEFT,
-            "problem": context.problem,
-            "key": context.key,
-            "duration_ms": round(seconds * 1000, 2),
-            "client": (scope.get("client") or ("", 0))[0],
-        }
-        words = (method, path, status or CLIENT_LEFT)
-        # By hand, since `access.info` first searches the stack for the line of code that logs, which is always this one.
-        access.handle(access.makeRecord(access.name, logging.INFO, __file__, 0, "%s %s %s", words, None, extra=fields))
+
+
+def _log(scope: Scope, method: str, context: RequestContext, status: int | None, seconds: float) -> None:
+    if not access.isEnabledFor(logging.INFO):
+        return
+    path = scope["path"][:500]
+    fields = {
+        **context.marks,
+        "traceparent": context.traceparent,
+        "method": method,
+        "path": path,
+        "status": status or CLIENT_LEFT,
+        "problem": context.problem,
+        "key": context.key,
+        "duration_ms": round(seconds * 1000, 2),
+        "client": (scope.get("client") or ("", 0))[0],
+    }
+    words = (method, path, status or CLIENT_LEFT)
+    # By hand, since `access.info` first searches the stack for the line of code that logs, which is always this one.
+    access.handle(access.makeRecord(access.name, logging.INFO, __file__, 0, "%s %s %s", words, None, extra=fields))
+
+
+def _trace(scope: Scope, method: str, context: RequestContext, route: str, status: int | None, seconds: float) -> None:
+    if context.trace is None:
+        return
+    known = None if route == UNMATCHED else route
+    try:
+        context.trace.end(scope, context, method, known, status, seconds, failed=is_fault(status))
+    except Exception:  # the request is answered: whatever its span fails at is no reason to cut its connection
+        logger.exception("span not sent", extra=context.marks)
 
 
 class Departures:

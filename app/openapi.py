@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from app import errors as app_errors
-from app.problems import MEDIA_TYPE, PREFIX, Row, is_plain, row_of, rows
+from app.dialects import Plain
+from app.problems import MEDIA_TYPE, PREFIX, Row, row_of, rows
 from app.schemas.native import TINY_PNG, BatchJson, ImageJson, LoadJson
 from app.schemas.problem import Problem
 from model import errors as model_errors
@@ -202,7 +203,7 @@ _SCHEMES = {
 }
 
 
-def _describe_access(schema: dict[str, Any], needed: Needed) -> None:
+def _describe_access(schema: dict[str, Any], needed: Needed, plain: Plain) -> None:
     """Whether a service has keys is not known here: a route may want one, or none. In 3.1 the lists name the scope."""
     schema["components"]["securitySchemes"] = _SCHEMES
     for path, methods in schema["paths"].items():
@@ -210,8 +211,8 @@ def _describe_access(schema: dict[str, Any], needed: Needed) -> None:
             scope = needed(method.upper(), path)
             operation["security"] = [] if scope is None else [{}, {"bearer": [scope]}, {"key": [scope]}]
             if scope is not None:
-                plain = is_plain(method.upper(), path)
-                refusals = {str(status): entry for status, entry in errors(*_REFUSALS, plain=plain).items()}
+                entries = errors(*_REFUSALS, plain=plain(method.upper(), path))
+                refusals = {str(status): entry for status, entry in entries.items()}
                 refusals[str(_REFUSALS[0])]["headers"] = {
                     "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}
                 }
@@ -225,11 +226,14 @@ def _bound_batches(schema: dict[str, Any], most_images: int) -> None:
         images["maxItems"] = most_images
 
 
-def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str], schemas: Iterable[type[BaseModel]] = ()) -> None:
+def install(
+    app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str], schemas: Iterable[type[BaseModel]], plain: Plain
+) -> None:
     """Add to the document what routes do not say: schemas that only hand-written parts refer to, headers, keys, limits.
 
     `needed` tells the scope that a method and a path need, None where they are open; `timed` are the paths of routes whose
-    clients may lower the deadline, and `schemas` what only hand-written parts of further routes refer to.
+    clients may lower the deadline, `schemas` what only hand-written parts of further routes refer to, and `plain` tells where
+    errors are plain.
     """
 
     def document() -> dict[str, Any]:
@@ -248,7 +252,7 @@ def install(app: FastAPI, needed: Needed, *, most_images: int, timed: Set[str], 
                 known[kind.__name__] = kind.model_json_schema(ref_template=_REF)
                 known.update(known[kind.__name__].pop("$defs", {}))
             _drop_framework_errors(schema)
-            _describe_access(schema, needed)
+            _describe_access(schema, needed, plain)
             _bound_batches(schema, most_images)
             _describe_headers(schema, timed)
             app.openapi_schema = schema

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.context import SCOPE_KEY, context_of
+from app.dialects import Plain
 from app.schemas.problem import PlainError, Problem
 from model import errors as model_errors
 
@@ -142,9 +143,10 @@ def problem_of(error: BaseException) -> Problem:
     return _problem(row, str(error), **{k: v for k, v in numbers.items() if v is not None})
 
 
-def response_of(error: BaseException, scope: Scope) -> Response:
-    """The whole HTTP answer to an error."""
-    return _response(problem_of(error), scope, retry_after=getattr(error, "retry_after", None), headers=_challenge(error))
+def response_of(error: BaseException, scope: Scope, plain: Plain | None = None) -> Response:
+    """The whole HTTP answer to an error. `plain` tells where it is `{"error": text}`; not given, as the application has it."""
+    retry_after = getattr(error, "retry_after", None)
+    return _response(problem_of(error), scope, retry_after=retry_after, headers=_challenge(error), plain=plain)
 
 
 def log_fault(error: BaseException, scope: Scope) -> None:
@@ -158,8 +160,9 @@ async def answer(error: BaseException, scope: Scope, receive: Receive, send: Sen
     await response_of(error, scope)(scope, receive, send)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application, and the framework's own, out of the table."""
+def install(app: FastAPI, plain: Plain) -> None:
+    """Answer every error of the application, and the framework's own, out of the table; plainly where `plain` says so."""
+    app.state.plain = plain
 
     async def ours(request: Request, error: Exception) -> Response:
         log_fault(error, request.scope)
@@ -207,19 +210,25 @@ def _problem(row: Row, detail: str, **numbers: Any) -> Problem:
     return Problem(type=f"{PREFIX}{row.slug}", title=row.title, status=row.status, detail=detail, **numbers)
 
 
-def is_plain(method: str, path: str) -> bool:
-    """Whether errors here are `{"error": text}`: what the Open Inference Protocol and Hugging Face's clients read."""
-    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and method == "POST")
+def _plain_of(scope: Scope) -> Plain | None:
+    """What `install` was told: the application is in the scope before any of its layers runs."""
+    return getattr(scope["app"].state, "plain", None) if "app" in scope else None
 
 
 def _response(
-    problem: Problem, scope: Scope, *, retry_after: int | None = None, headers: dict[str, str] | None = None
+    problem: Problem,
+    scope: Scope,
+    *,
+    retry_after: int | None = None,
+    headers: dict[str, str] | None = None,
+    plain: Plain | None = None,
 ) -> Response:
     headers = dict(headers or {})
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     if SCOPE_KEY in scope:
         context_of(scope).problem = problem.type.removeprefix(PREFIX)
-    if is_plain(scope.get("method", ""), scope.get("path", "").removeprefix(scope.get("root_path", ""))):
+    plain = plain or _plain_of(scope)
+    if plain is not None and plain(scope.get("method", ""), scope.get("path", "").removeprefix(scope.get("root_path", ""))):
         return Response(PlainError(error=problem.detail).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE)

@@ -59,6 +59,11 @@ class Answers:
             await _refuse(LOST, scope, receive, send)
 
 
+def _plain(method: str, path: str) -> bool:
+    """Which protocols are on only the replicas know; but whoever asks here reads errors as these protocols have them."""
+    return path in ("/v2", "/hf") or path.startswith("/v2/") or (path == "/" and method == "POST")
+
+
 def _one_id(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers with the first `X-Request-ID`, which is the replica's and in its log; Ray adds its own behind."""
     seen = 0
@@ -72,7 +77,7 @@ def _one_id(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 async def _refuse(why: str, scope: Scope, receive: Receive, send: Send) -> None:
-    response = response_of(NotReady([why]), scope)
+    response = response_of(NotReady([why]), scope, _plain)
     ids = [value for name, value in scope["headers"] if name.lower() == b"x-request-id"]  # the client's, or Ray's
     if ids:
         response.headers["x-request-id"] = ids[-1].decode("latin-1")

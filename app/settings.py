@@ -25,12 +25,15 @@ DIALECTS = rf"^ *({_DIALECT} *(, *{_DIALECT} *)*|none)? *$"
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PORTS = rf"^ *{_PORT} *(, *{_PORT} *)*$"
 ROUTE = r"^(/[A-Za-z0-9._~:@-]+)+$"
-# The first steps of all paths that are the service's own, and the two that say what a health route is asked for.
+# The first steps of all paths that are the service's own, those of a protocol where it is on, and the paths that say what a
+# health route is asked for.
 OWN = frozenset(
-    {"classify", "docs", "explain", "favicon.ico", "healthz", "hf", "invocations", "livez", "metrics", "models", "openapi.json"}
-    | {"ping", "problems", "readyz", "redoc", "static", "v2"}
+    {"classify", "docs", "explain", "favicon.ico", "healthz", "livez", "metrics", "models", "openapi.json"}
+    | {"problems", "readyz", "redoc", "static"}
 )
+OWN_OF = {"v2": {"v2"}, "huggingface": {"hf"}, "sagemaker": {"invocations", "ping"}}
 READY = ("/readyz", "/healthz")
+PING = "/ping"  # the same with SageMaker on, and a route as any other without
 
 # What a browser sends as `Origin` (RFC 6454, section 6.2), in ASCII; with a path or a slash behind it, it would never match.
 _ORIGIN = r"(?i:https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -247,13 +250,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 def _check_vertex_routes(settings: Settings, given: Mapping[str, Any]) -> None:
     """Whoever takes the path of another route would answer in its place, or never be asked."""
-    if "vertex" not in speaks(settings):
+    spoken = speaks(settings)
+    if "vertex" not in spoken:
         return
-    for field, also in (("vertex_health_route", READY), ("vertex_predict_route", ())):
+    own = OWN.union(*(steps for name, steps in OWN_OF.items() if name in spoken))
+    for field, also in (("vertex_health_route", (*READY, PING)), ("vertex_predict_route", ())):
         route = getattr(settings, field)
-        if route.split("/")[1] in OWN and route not in also:
-            words = f"a path that is not the service's own, such as {Settings.model_fields[field].default}"
-            raise SettingsError(_fault(field, route, given, " or ".join([words, *also])))
+        if route.split("/")[1] in own and route not in also:
+            free = f"a path that is not the service's own, such as {Settings.model_fields[field].default}"
+            raise SettingsError(_fault(field, route, given, f"{', '.join(also)}, or {free}" if also else free))
 
 
 def speaks(settings: Settings) -> frozenset[str]:

@@ -198,7 +198,7 @@ def _of_client(scope: Scope) -> Attributes:
             found["user_agent.original"] = value[:200].decode("latin-1")
         elif name == b"host":
             address, _, port = value[:200].decode("latin-1").rpartition(":")
-            if address and port.isdigit():
+            if address and port.isascii() and port.isdigit():  # of superscripts too the latter says yes
                 found["server.address"], found["server.port"] = address, int(port[:5])
             else:
                 found["server.address"] = value[:200].decode("latin-1")

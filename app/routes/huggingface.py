@@ -64,7 +64,13 @@ def _dialect(path: str, name: str, settings: Settings) -> Dialect:
         summary="Classify one image, as Hugging Face does",
     )
     tags = ({"name": TAG, "description": "What `huggingface_hub.InferenceClient` speaks."},)
-    return Dialect(router, inputs={path: settings.max_body_bytes}, tags=tags, schemas=(HuggingFaceJson, PlainError))
+    return Dialect(
+        router,
+        inputs={path: settings.max_body_bytes},
+        tags=tags,
+        schemas=(HuggingFaceJson, PlainError),
+        plain=lambda method, asked: asked == path and (method == "POST" or path != "/"),  # `GET /` is the page
+    )
 
 
 async def classify(request: Request) -> Response:

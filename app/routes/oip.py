@@ -50,6 +50,7 @@ def dialect(settings: Settings) -> Dialect:
         probes=frozenset({"/v2/health/live", "/v2/health/ready"}),
         tags=({"name": TAG, "description": ABOUT},),
         schemas=(OipRequest, OipIndexRequest, OipRepositoryRequest, PlainError),
+        plain=lambda _, path: path == "/v2" or path.startswith("/v2/"),
     )
 
 

@@ -13,19 +13,20 @@ from fastapi import APIRouter, Request, Response
 from app.classifier import Classified, Wanted
 from app.context import context_of
 from app.dialects import Dialect
-from app.errors import AppError, InstanceUnusable, InvalidParameter, MalformedRequest
+from app.errors import BodyTooLarge, InstanceUnusable, InvalidParameter, MalformedRequest
 from app.openapi import errors
-from app.problems import problem_of
 from app.routes.classify import json_of, predictions_of
 from app.routes.direct import Direct
 from app.routes.probes import NOT_READY, readyz
 from app.schemas.native import TINY_PNG, Ready
 from app.schemas.vertex import VertexAnswer, VertexInstance, VertexJson, VertexParameters
 from app.services import Has, services_of
-from app.settings import READY, Settings
+from app.settings import PING, READY, Settings, speaks
 from app.sources import decode_base64, only_json
+from model.errors import ImageError
 
 TAG = "Vertex AI"
+_OF_ONE = (ImageError, BodyTooLarge, MalformedRequest)  # what the bytes of an instance can be refused for
 _BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -41,7 +42,7 @@ def dialect(settings: Settings) -> Dialect:
     """At the paths of the settings. A health route that the service has anyway stays as it is."""
     router = APIRouter(tags=[TAG])
     health, predict = settings.vertex_health_route, settings.vertex_predict_route
-    if health not in READY:
+    if health not in (*READY, PING) or (health == PING and "sagemaker" not in speaks(settings)):
         router.add_api_route(
             health,
             vertex_health,
@@ -96,7 +97,7 @@ async def _image(index: int, instance: VertexInstance, max_bytes: int) -> bytes:
         raise InstanceUnusable(index, 'an instance should be {"b64": ...} or {"image": {"b64": ...}}')
     try:
         return await asyncio.to_thread(decode_base64, text, max_bytes)
-    except AppError as error:
+    except _OF_ONE as error:
         raise InstanceUnusable(index, str(error)) from None
 
 
@@ -104,5 +105,4 @@ def _usable(index: int, result: Classified | Exception) -> Classified:
     """Raises InstanceUnusable where the image is at fault, and all else as it is: it concerns the whole request."""
     if isinstance(result, Classified):
         return result
-    problem = problem_of(result)
-    raise InstanceUnusable(index, problem.detail) if problem.status < 500 else result
+    raise InstanceUnusable(index, str(result)) if isinstance(result, _OF_ONE) else result

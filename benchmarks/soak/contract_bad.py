@@ -45,7 +45,7 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
     contract_hooks.before_load_schema(context, raw_schema)
     schemas = raw_schema["components"]["schemas"]
     for name in ("ImageJson", "BatchJson", "OipInput", "HuggingFaceJson", "VertexJson", "VertexInstance", "VertexBytes"):
-        for each in schemas[name]["properties"].values():
+        for each in schemas.get(name, {}).get("properties", {}).values():  # a dialect may be switched off
             each.pop("examples", None)
     for methods in raw_schema["paths"].values():
         for media in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():

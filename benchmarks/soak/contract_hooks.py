@@ -27,7 +27,9 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in most:
                     parameter["schema"]["maximum"] = most[parameter["name"]]
-    raw_schema["components"]["schemas"]["VertexParameters"]["properties"]["top_k"]["maximum"] = CLASSES
+    parameters = raw_schema["components"]["schemas"].get("VertexParameters")
+    if parameters is not None:  # the dialect may be switched off
+        parameters["properties"]["top_k"]["maximum"] = CLASSES
 
 
 @schemathesis.hook

@@ -48,7 +48,10 @@ def test_what_is_told_goes_before_what_is_current(current: str) -> None:
     assert trace_headers() == {"traceparent": current}
 
 
-@pytest.mark.parametrize("given", ["", "nonsense", SAMPLED.upper(), SAMPLED + "\r\nX: y", SAMPLED + "\n"])
+NEVER = ["ff" + SAMPLED[2:], SAMPLED.replace(TRACE_ID, "0" * 32), SAMPLED.replace(PARENT_ID, "0" * 16)]
+
+
+@pytest.mark.parametrize("given", ["", "nonsense", SAMPLED.upper(), SAMPLED + "\r\nX: y", SAMPLED + "\n", *NEVER])
 def test_what_strangers_make_up_changes_nothing(given: str) -> None:
     with continuing(given, "a=1"):
         assert trace_headers() == {}

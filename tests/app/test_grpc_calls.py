@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from app import grpc_calls
 from app.logs import JsonFormatter
 from app.stubs import oip_pb2 as pb
 from tests.app.asgi import until
@@ -199,3 +201,11 @@ async def test_a_call_has_the_spans_of_a_request_and_a_probe_none() -> None:
     assert trace_id(server) == TRACE_ID
     assert trailers["traceresponse"] == f"00-{TRACE_ID}-{span_id(server)}-01"
     assert {part.name for part in memory.parts} >= {"prepare", "inference"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"), [("ipv6:%5B::1%5D:12", ("::1", 12)), ("ipv4:192.0.2.1:%C2%B2", None), ("unix:", None)]
+)
+def test_who_calls_is_known_where_it_has_a_port(peer: str, client: tuple[str, int] | None) -> None:
+    servicer = SimpleNamespace(peer=lambda: peer, invocation_metadata=tuple)
+    assert grpc_calls._Call(SimpleNamespace(path=INFER), servicer).scope()["client"] == client  # type: ignore[arg-type]

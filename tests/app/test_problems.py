@@ -17,7 +17,7 @@ from app import errors
 from app.context import SCOPE_KEY, Deadline, RequestContext
 from app.problems import FRAMEWORK, INTERNAL, MEDIA_TYPE, TABLE, grpc_code, problem_of, response_of, row_of, rows
 from model import errors as model_errors
-from tests.app.asgi import client_of, problem
+from tests.app.asgi import client_of, problem, serving
 
 
 def subclasses(kind: type[Exception]) -> set[type[Exception]]:
@@ -142,3 +142,33 @@ def test_every_status_has_one_over_grpc() -> None:
     assert set(codes.values()) <= {code.name for code in grpc.StatusCode} - {"OK", "UNKNOWN"}
     assert {status for status, code in codes.items() if code == "INTERNAL"} == {500}
     assert (codes[429], codes[503], codes[504]) == ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+ERRORS_AT = [("GET", "/v2/x"), ("POST", "/v2"), ("POST", "/hf"), ("POST", "/")]
+
+
+@pytest.mark.parametrize(
+    ("dialects", "plain"),
+    [
+        ("vertex,sagemaker", []),
+        ("v2", ERRORS_AT[:2]),
+        ("huggingface", ERRORS_AT[2:3]),
+        ("huggingface-root", ERRORS_AT[3:]),
+        ("v2,huggingface,sagemaker,vertex", ERRORS_AT[:3]),
+    ],
+)
+@pytest.mark.parametrize("early", [True, False])
+async def test_errors_are_plain_where_a_protocol_that_is_on_has_them_so(
+    dialects: str, plain: list[tuple[str, str]], early: bool
+) -> None:
+    keys = "a-key-of-16-characters" if early else None  # with keys it is the gate that answers, before any route
+    async with serving(dialects=dialects, api_keys=keys) as service:
+        found = []
+        for method, path in ERRORS_AT:
+            got = await service.client.request(method, path)
+            assert got.status_code >= 400
+            if list(got.json()) == ["error"]:
+                found.append((method, path))
+            else:
+                assert got.headers["content-type"] == MEDIA_TYPE
+        assert found == plain

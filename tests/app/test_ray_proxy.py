@@ -77,6 +77,13 @@ async def test_rays_own_pages_pass(path: str) -> None:
     assert (answer.status_code, answer.text) == (503, "This node is being drained.")
 
 
+@pytest.mark.parametrize("path", ["/v2/models/default/infer", "/hf", "/"])
+async def test_clients_of_other_protocols_are_refused_in_their_form(path: str) -> None:
+    answer = await ask(nothing, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
+    assert list(answer.json()) == ["error"]
+
+
 async def test_an_answer_that_broke_off_is_not_begun_again() -> None:
     messages = []
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.context import RequestContext
-from tests.app.asgi import exchange, http_scope, part, serving
+from tests.app.asgi import exchange, http_scope, part, problem, serving
 from tests.fakes import LABELS, FakeModel, score
 
 KEYS = "web:predict:web-key-of-16-characters,ops:admin:ops-key-of-16-characters"
@@ -148,7 +148,7 @@ async def test_at_both_places_it_has_one_head_in_the_document() -> None:
 async def test_switched_off_it_is_not_there() -> None:
     for dialects in ("none", "v2,sagemaker,vertex"):
         async with serving(dialects=dialects) as service:
-            error(await service.client.post("/hf", content=b"x"), 404, "There is no route /hf")
+            problem(await service.client.post("/hf", content=b"x"), 404, "not-found")
             assert "Hugging Face" not in str(service.app.openapi())
 
 

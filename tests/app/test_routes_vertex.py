@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.errors import Overloaded
+from model.errors import DecoderUnavailable
 from tests.app.asgi import exchange, http_scope, part, problem, serving
 from tests.fakes import LABELS, FakeModel, score
 
@@ -122,6 +124,24 @@ async def test_errors_of_every_layer() -> None:
         problem(got, 503, "not-ready")
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "slug", "retry_after"),
+    [(Overloaded("images", 2, 7), 429, "overloaded", "7"), (DecoderUnavailable("busy", 3), 503, "decoder-unavailable", "3")],
+)
+async def test_what_one_instance_is_not_to_blame_for_says_when_to_come_back(
+    error: Exception, status: int, slug: str, retry_after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as service:
+
+        async def told(*_: object) -> tuple[None, list[Exception]]:  # as where one image found no place, with remembered answers
+            return None, [error]
+
+        monkeypatch.setattr(service.parts.classifier, "tell_many", told)
+        got = await service.client.post(PREDICT, json=body(b"\x01"))
+        assert "parameter" not in problem(got, status, slug)
+        assert got.headers["retry-after"] == retry_after
+
+
 async def test_it_is_where_the_settings_say() -> None:
     route = "/v1/endpoints/1/deployedModels/2"
     async with serving(vertex_health_route=route, vertex_predict_route=f"{route}:predict", max_batch_body_bytes=99) as service:
@@ -141,6 +161,13 @@ async def test_one_path_can_be_both_and_a_probe_of_the_service_can_be_its_health
     async with serving(vertex_health_route="/readyz") as service:
         assert (await service.client.get("/readyz")).status_code == 200
         assert service.app.openapi()["paths"]["/readyz"]["get"]["tags"] == ["service"]
+
+
+@pytest.mark.parametrize(("dialects", "tag"), [("vertex", "Vertex AI"), ("sagemaker,vertex", "SageMaker")])
+async def test_ping_can_be_its_health_and_is_there_once(dialects: str, tag: str) -> None:
+    async with serving(api_keys=KEYS, dialects=dialects, vertex_health_route="/ping") as service:
+        assert (await service.client.get("/ping")).status_code == 200
+        assert service.app.openapi()["paths"]["/ping"]["get"]["tags"] == [tag]
 
 
 async def test_health_needs_no_key_and_predicting_does() -> None:

@@ -175,6 +175,9 @@ def test_a_platforms_variable_counts_where_no_other_does(monkeypatch: pytest.Mon
     assert not is_given("vertex_health_route")
 
 
+HEALTH = "/readyz, /healthz, /ping, or a path that is not the service's own, such as /vertex/health"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "may"),
     [
@@ -187,7 +190,13 @@ def test_a_platforms_variable_counts_where_no_other_does(monkeypatch: pytest.Mon
         ("AIP_PREDICT_ROUTE", "/classify", "a path that is not the service's own, such as /vertex/predict"),
         ("AIP_PREDICT_ROUTE", "/readyz", "a path that is not the service's own, such as /vertex/predict"),
         ("AIP_PREDICT_ROUTE", "/models/default/load", "a path that is not the service's own, such as /vertex/predict"),
-        ("AIP_HEALTH_ROUTE", "/livez", "a path that is not the service's own, such as /vertex/health or /readyz or /healthz"),
+        ("AIP_HEALTH_ROUTE", "/livez", HEALTH),
+        ("AIP_HEALTH_ROUTE", "/ping/x", HEALTH),
+        ("AIP_HEALTH_ROUTE", "/invocations", HEALTH),
+        ("AIP_PREDICT_ROUTE", "/ping", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_PREDICT_ROUTE", "/invocations", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_PREDICT_ROUTE", "/hf", "a path that is not the service's own, such as /vertex/predict"),
+        ("AIP_PREDICT_ROUTE", "/v2/x", "a path that is not the service's own, such as /vertex/predict"),
     ],
 )
 def test_a_platforms_variable_that_cannot_be_used_is_named(
@@ -199,7 +208,16 @@ def test_a_platforms_variable_that_cannot_be_used_is_named(
     assert str(caught.value) == f"{variable} is {value!r}: it may be {may}"
 
 
+@pytest.mark.parametrize("route", ["/ping", "/invocations", "/hf", "/v2/models/a:predict"])
+def test_a_path_is_a_protocols_own_where_that_is_on(route: str) -> None:
+    alone = {"dialects": "vertex", "vertex_health_route": route, "vertex_predict_route": route}
+    assert load_settings(alone).vertex_predict_route == route
+    with pytest.raises(SettingsError):
+        load_settings({**alone, "dialects": "v2,huggingface,sagemaker,vertex"})
+
+
 def test_routes_of_vertex_matter_where_it_is_spoken() -> None:
+    load_settings({"vertex_health_route": "/ping"})
     load_settings({"vertex_predict_route": "/classify", "dialects": "none"})
     load_settings({"vertex_health_route": "/readyz", "vertex_predict_route": "/predict"})
     load_settings({"vertex_health_route": "/v1/x", "vertex_predict_route": "/v1/x"})

@@ -334,3 +334,33 @@ async def test_without_tracing_nothing_of_it_is_there(caplog: pytest.LogCaptureF
     (line,) = [r for r in caplog.records if r.name == "sknet.access"]
     assert vars(line)["traceparent"] == SAMPLED
     assert not {"trace_id", "span_id"} & set(vars(line))
+
+
+# whatever a span fails at
+
+
+@pytest.mark.parametrize("digit", ["\xb2", "\xb9", "\xb3"])
+async def test_a_port_of_superscripts_is_none(digit: str, caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory()
+    async with traced(memory) as service:
+        with caplog.at_level(logging.INFO):
+            got = await exchange(service.app, http_scope("GET", "/models", headers={"Host": f"x:{digit}"}))
+    assert got.status_code == 200
+    assert [record.message for record in caplog.records if record.name == "sknet.access"] == ["GET /models 200"]
+    assert (attributes(memory.server)["server.address"], "server.port" in attributes(memory.server)) == (f"x:{digit}", False)
+
+
+async def test_a_request_is_logged_and_answered_whatever_its_span_fails_at(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no span")
+
+    monkeypatch.setattr(spans_module, "_of_client", fails)
+    async with traced(Memory()) as service:
+        with caplog.at_level(logging.INFO):
+            got = await service.client.get("/models")
+    assert got.status_code == 200
+    assert [record.message for record in caplog.records if record.name == "sknet.access"] == ["GET /models 200"]
+    (fault,) = [record for record in caplog.records if record.message == "span not sent"]
+    assert (fault.levelname, fault.__dict__["request_id"]) == ("ERROR", got.headers["x-request-id"])

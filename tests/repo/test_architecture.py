@@ -175,7 +175,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "collector": 1.2,
         "spans": 1.4,
         "tracing": 1.6,
-        "dialects": 3,
+        "dialects": 2,
         "oip_binary": 1,
         "oip_json": 1,
         "inflated": 1.2,
