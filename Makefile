@@ -29,24 +29,9 @@ venv: $(VENV)/.test ## make .venv with everything that serving and testing need
 run: $(VENV)/.run ## serve the bundled checkpoint on port 8000
 	$(BIN)/sknet serve
 
-# All of them in two processes side by side, half of which wait for servers and for the clock, and whatever is new is in one of
-# them; each one's output comes whole, at its end. With ARGS, as one process: a recipe of its own, since what names make's own
-# variable runs even under `make -n`.
-OUTER := tests/e2e tests/browser
+# All of them in two processes side by side; with ARGS as one, on what these say.
 test: $(VENV)/.test ## run the tests
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	@echo 'Both halves of the tests run side by side; each prints what it found at its end.'
-	@$(MAKE) -j2 $(filter --output-sync,$(patsubst %,--%,$(.FEATURES))) test-inner test-outer
-endif
-
-.PHONY: test-inner test-outer
-test-inner: $(VENV)/.test
-	$(BIN)/python -m pytest -o cache_dir=.pytest_cache/inner tests $(OUTER:%=--ignore=%)
-
-test-outer: $(VENV)/.test
-	$(BIN)/python -m pytest -o cache_dir=.pytest_cache/outer $(OUTER)
+	$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .
