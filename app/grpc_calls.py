@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
@@ -102,7 +102,8 @@ class Calls:
         self._services = services
         self._gate = gate
         settings, proxies = services.settings, Config(self._answer, log_config=None).forwarded_allow_ips
-        self._log = ProxyHeadersMiddleware(log(self._answer), proxies)  # type: ignore[arg-type]  # as the server of HTTP does
+        # As the server of HTTP does; its types are its own.
+        self._log: Any = ProxyHeadersMiddleware(cast("Any", log(self._answer)), proxies)
         # Messages that are read may hold as much again as those that have been, and not more.
         reading = min(READING, settings.max_buffered_bytes // settings.max_batch_body_bytes)
         self._turns = {
@@ -158,7 +159,9 @@ class Calls:
             refusal = services.classifier.refusal(1, context.deadline)
         if refusal is not None:
             raise refusal
-        answer = await method.work(await self._read(call, scope, context), context)  # which keeps the message no longer than it must
+        answer = await method.work(
+            await self._read(call, scope, context), context
+        )  # which keeps the message no longer than it must
         data: bytes = answer.SerializeToString()
         return data
 

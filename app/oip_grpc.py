@@ -153,7 +153,7 @@ def tensors_of(request: Any) -> list[oip.Tensor]:
         if raw and each.HasField("contents"):
             raise MalformedRequest("give the data of the inputs in raw_input_contents or in their contents, not in both")
         if len(each.shape) > _MOST_DIMENSIONS:
-            raise MalformedRequest(f"a shape has {len(each.shape)} dimensions")
+            raise MalformedRequest(f"a shape has {len(each.shape)} dimensions; at most {_MOST_DIMENSIONS} are looked at")
         found.append(oip.Tensor(each.name, each.datatype, tuple(each.shape), raw[place] if raw else _contents(each)))
     return found
 

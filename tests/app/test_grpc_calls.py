@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -169,7 +171,10 @@ async def test_a_message_of_very_many_numbers_is_refused_before_it_is_read() -> 
         for field, width in ((6, 4), (4, 2)):
             data = part(5, part(1, b"input") + part(2, b"FP32") + part(5, part(field, b"\0" * (width * (most + 1)))))
             refused = await service.refused("ModelInfer", part(1, b"default") + data)
-            assert (refused.code, refused.text.startswith(f"the message has more than {most} numbers")) == ("INVALID_ARGUMENT", True)
+            assert (refused.code, refused.text.startswith(f"the message has more than {most} numbers")) == (
+                "INVALID_ARGUMENT",
+                True,
+            )
 
 
 @pytest.mark.parametrize("method", [CHECK, "ModelInfer"])
@@ -182,7 +187,7 @@ async def test_compressed_messages_are_not_taken(method: str) -> None:
 
 async def test_messages_that_arrive_have_as_much_room_as_those_that_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "PATIENCE_S", 60)
-    limits = {"max_body_bytes": 20_000, "max_batch_body_bytes": 20_000}
+    limits: dict[str, Any] = {"max_body_bytes": 20_000, "max_batch_body_bytes": 20_000}
     async with calling(max_buffered_bytes=59_000, **limits) as service:
         silent = [service.silent() for _ in range(2)]
         await until(lambda: waiting(service, "ModelInfer") == 2)
@@ -203,6 +208,21 @@ async def test_the_client_is_whom_a_trusted_proxy_names(caplog: pytest.LogCaptur
         assert refused.trailers["problem"] == "/problems/rate-limited"
         clients = [json.loads(JsonFormatter().format(record))["client"] for record in caplog.records]
         assert clients == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("ipv4:192.0.2.1:80", ("192.0.2.1", 80)),
+        ("ipv6:%5B2001:db8::1%5D:80", ("2001:db8::1", 80)),
+        ("ipv4:192.0.2.1:²", None),
+        ("unix:/somewhere", None),
+    ],
+)
+def test_the_peer_as_the_client_of_a_request(peer: str, client: object) -> None:
+    servicer = SimpleNamespace(peer=lambda: peer, invocation_metadata=lambda: None)
+    method = grpc_calls.Method("/a/B", ("GET", "/"), pb.ServerLiveRequest, None)  # type: ignore[arg-type]  # it is not called
+    assert grpc_calls._Call(method, servicer).scope()["client"] == client
 
 
 async def test_no_proxy_is_trusted_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +286,9 @@ async def test_keys_and_scopes() -> None:
         for metadata in ((("authorization", f"Bearer {WEB}"),), (("x-api-key", BOTH),)):
             assert (await service.ask("ModelInfer", images(b"\1"), metadata=metadata)).outputs
         refused = await service.refused("ModelInfer", images(b"\1"))
-        assert refused.text == "send a key in the header authorization: Bearer KEY, or x-api-key: KEY"  # metadata have small letters
+        assert (
+            refused.text == "send a key in the header authorization: Bearer KEY, or x-api-key: KEY"
+        )  # metadata have small letters
         refused = await service.refused("ModelInfer", images(b"\1"), metadata=(("x-api-key", WRONG),))
         assert (refused.code, refused.text) == ("UNAUTHENTICATED", "this key is not known here")
 

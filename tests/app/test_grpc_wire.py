@@ -32,7 +32,7 @@ def test_an_honest_message_passes() -> None:
 def test_every_field_counts_once_at_every_depth() -> None:
     data = images(b"a", b"b").SerializeToString()  # model_name, inputs: name, datatype, shape, contents: two
     counted(data, fields=8, numbers=1)
-    with pytest.raises(MalformedRequest, match="^the message has more than 7 fields$"):
+    with pytest.raises(MalformedRequest, match=r"^the message has more than 7 fields$"):
         counted(data, fields=7, numbers=1)
 
 
