@@ -29,11 +29,11 @@ from app.services import Services
 
 READING = 16  # messages with images read at once, at most: each may hold as much as is allowed before we see a byte of it
 PATIENCE_S = 2.0  # for one of them, where others wait
-SMALL_READING = 4  # messages without images read at once
+SMALL_READING = 2  # messages without images read at once
 SMALL_BYTES = 65_536  # of such a one, which holds names and a reference
 SMALL_WAITING = 64
 SMALL_S = 2.0  # until it is there
-SMALL_PATIENCE_S = 0.2
+SMALL_PATIENCE_S = 0.1
 Log = Callable[[ASGIApp], ASGIApp]
 _CALL = "sknet.grpc.call"
 _HEADERS = frozenset({"x-request-id", "server-timing", "traceresponse"})  # of an HTTP answer, that the end of a call has as well
@@ -181,9 +181,11 @@ class Calls:
             raise BodyTimeout(limit_s) from None
         if data is aio.EOF:  # the server ended a call whose message is too large; or the client left
             raise MalformedRequest(f"no message arrived, or one of more than {most} bytes")
-        if len(data) > most:
-            raise BodyTooLarge(most, len(data))
-        self._services.room.take(context, len(data))
+        size = len(data)
+        if size > most:
+            del data  # no room is taken for it, and the error would keep it
+            raise BodyTooLarge(most, size)
+        self._services.room.take(context, size)
         try:
             check(data, request.DESCRIPTOR, call.method.bounds())
             request.ParseFromString(data)
