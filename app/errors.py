@@ -86,7 +86,7 @@ class Unauthorised(AppError):
 
     def __init__(self, *, given: bool) -> None:
         super().__init__(
-            "this key is not known here" if given else "send a key in the header Authorization: Bearer KEY, or X-API-Key: KEY"
+            "this key is not known here" if given else "send a key in the header authorization: Bearer KEY, or x-api-key: KEY"
         )
         self.given = given
 

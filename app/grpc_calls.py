@@ -9,22 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.access import Gate
 from app.context import Deadline, RequestContext, context_of
 from app.errors import BodyTimeout, BodyTooLarge, MalformedRequest
+from app.grpc_turns import Turns
+from app.grpc_wire import Bounds, check
 from app.problems import DONE, PREFIX, grpc_code, log_fault, problem_of
 from app.services import Services
 
-READING = 16  # messages of a kind read at once: each may hold as much as is allowed before we see a byte of it
-SMALL_BYTES = 65_536  # of a message without images, which holds names and a reference
+READING = 16  # messages with images read at once, at most: each may hold as much as is allowed before we see a byte of it
+PATIENCE_S = 2.0  # for one of them, where others wait
+SMALL_READING = 2  # messages without images read at once
+SMALL_BYTES = 65_536  # of such a one, which holds names and a reference
+SMALL_WAITING = 64
+SMALL_S = 2.0  # until it is there
+SMALL_PATIENCE_S = 0.1
 Log = Callable[[ASGIApp], ASGIApp]
 _CALL = "sknet.grpc.call"
 _HEADERS = frozenset({"x-request-id", "server-timing", "traceresponse"})  # of an HTTP answer, that the end of a call has as well
@@ -39,6 +48,7 @@ class Method:
         like: method and path of the same call over HTTP, by which `app.access` knows who may make it.
         request: class of its message. work: makes the answer's message of it.
         images: whether it brings images, for which there must be room.
+        bounds: what its message may hold, called when one is there.
     """
 
     path: str
@@ -46,6 +56,7 @@ class Method:
     request: Any
     work: Callable[[Any, RequestContext], Awaitable[Any]]
     images: bool = False
+    bounds: Callable[[], Bounds] = Bounds
 
 
 @dataclass(slots=True)
@@ -90,8 +101,15 @@ class Calls:
     def __init__(self, services: Services, gate: Gate, log: Log) -> None:
         self._services = services
         self._gate = gate
-        self._log = log(self._answer)
-        self._reading = {images: asyncio.Semaphore(READING) for images in (True, False)}
+        settings, proxies = services.settings, Config(self._answer, log_config=None).forwarded_allow_ips
+        # As the server of HTTP does; its types are its own.
+        self._log: Any = ProxyHeadersMiddleware(cast("Any", log(self._answer)), proxies)
+        # Messages that are read may hold as much again as those that have been, and not more.
+        reading = min(READING, settings.max_buffered_bytes // settings.max_batch_body_bytes)
+        self._turns = {
+            True: Turns(reading, settings.max_queue, PATIENCE_S),
+            False: Turns(SMALL_READING, SMALL_WAITING, SMALL_PATIENCE_S),
+        }
 
     def handler(self, method: Method) -> Any:
         """What the server calls. As one that takes a stream, since only such a one reads the message by itself."""
@@ -141,26 +159,35 @@ class Calls:
             refusal = services.classifier.refusal(1, context.deadline)
         if refusal is not None:
             raise refusal
-        answer = await method.work(await self._read(call, context), context)  # which keeps the message no longer than it must
+        answer = await method.work(
+            await self._read(call, scope, context), context
+        )  # which keeps the message no longer than it must
         data: bytes = answer.SerializeToString()
         return data
 
-    async def _read(self, call: _Call, context: RequestContext) -> Any:
+    async def _read(self, call: _Call, scope: Scope, context: RequestContext) -> Any:
         request = call.method.request()
         if not request.DESCRIPTOR.fields:  # a probe waits for nobody's message
             return request
-        most = self._services.settings.max_batch_body_bytes if call.method.images else SMALL_BYTES
+        images, limit_s, until = call.method.images, context.deadline.limit_s, context.deadline.at
+        most = self._services.settings.max_batch_body_bytes if images else SMALL_BYTES
+        if not images:
+            limit_s, until = min(SMALL_S, limit_s), min(asyncio.get_running_loop().time() + SMALL_S, until)
+        peer, _ = scope["client"] or ("", 0)
         try:
-            async with asyncio.timeout_at(context.deadline.at), self._reading[call.method.images]:
+            async with self._turns[images].turn(peer, until):
                 data = await call.servicer.read()
         except TimeoutError:
-            raise BodyTimeout(context.deadline.limit_s) from None
+            raise BodyTimeout(limit_s) from None
         if data is aio.EOF:  # the server ended a call whose message is too large; or the client left
             raise MalformedRequest(f"no message arrived, or one of more than {most} bytes")
-        if len(data) > most:
-            raise BodyTooLarge(most, len(data))
-        self._services.room.take(context, len(data))
+        size = len(data)
+        if size > most:
+            del data  # no room is taken for it, and the error would keep it
+            raise BodyTooLarge(most, size)
+        self._services.room.take(context, size)
         try:
+            check(data, request.DESCRIPTOR, call.method.bounds())
             request.ParseFromString(data)
         except DecodeError:
             raise MalformedRequest(f"the message is no {request.DESCRIPTOR.full_name}") from None

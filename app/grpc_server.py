@@ -14,13 +14,13 @@ import grpc
 from grpc import aio
 
 from app.descriptors import connection_limit, limit
-from app.grpc_calls import READING, Calls, Method
+from app.grpc_calls import Calls, Method
 from app.grpc_port import reserved
 from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("sknet.service")
 
-CONTROL = 64  # calls beside those that bring images: probes and metadata have room when nothing else has
+CALLS = 10_000  # at once, beside images in the queue: `app.grpc_calls` refuses long before, each by what it waits for
 STREAMS = 256  # calls at once on one connection; more of them wait in the client
 IDLE_S = 300  # before an idle connection is closed
 AGE_S = 3600  # before a connection is to be made anew, so that those of many clients spread over what serves
@@ -31,6 +31,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     connections = connection_limit(settings.max_connections, limit())
     return [
         ("grpc.max_receive_message_length", settings.max_batch_body_bytes),
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a few bytes would become a message as large as may be
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
@@ -65,7 +66,7 @@ class GrpcServer:
         if settings.workers == 1:  # else whoever started this one holds the port for all
             with reserved(settings):
                 pass
-        most = settings.max_queue + 2 * READING + CONTROL
+        most = settings.max_queue + CALLS
         server = aio.server(options=options(settings), maximum_concurrent_rpcs=most)
         server.add_generic_rpc_handlers((_Table({each.path: self._calls.handler(each) for each in self._methods}),))
         address = f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"

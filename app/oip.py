@@ -6,7 +6,7 @@ Source: github.com/kserve/open-inference-protocol; Triton Inference Server, docs
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.classifier import Classified, Classifier, Wanted
     from app.context import Deadline
 
+MOST_ID = 1024  # characters of a request's own name, which comes back in the answer
 VERSION = "1"  # of the model: whichever serves, since there is one at a time
 EXTENSIONS = ("classification", "binary_tensor_data", "model_repository")
 OUTPUTS: dict[str, ScoreFunction] = {"probabilities": "softmax", "logits": "none"}
@@ -42,17 +43,25 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers that take time to read: how many they are, and what reads them, in the order of rows."""
+
+    size: int
+    read: Callable[[], Array]
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """An input as it came.
 
-    `data` is either in the binary form (bytes), or an array of numbers in the order of rows, or the elements of BYTES: bytes,
-    or texts of base64 where the wire has nothing but texts.
+    `data` is either in the binary form (bytes), or numbers in the order of rows, or the elements of BYTES: bytes, or texts of
+    base64 where the wire has nothing but texts.
     """
 
     name: str
     datatype: str
     shape: Sequence[int]
-    data: bytes | memoryview | Array | Sequence[bytes | str]
+    data: bytes | memoryview | Array | Numbers | Sequence[bytes | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,12 @@ def check_model(name: str, version: str, serving: str) -> None:
         raise ModelNotFound(name, [serving])
     if version not in ("", VERSION):
         raise ModelNotFound(f"{name}, version {version}", [f"{name}, version {VERSION}"])
+
+
+def check_id(name: str) -> None:
+    """Raises MalformedRequest where a request's own name is longer than what may come back."""
+    if len(name) > MOST_ID:
+        raise MalformedRequest(f"the id has {len(name)} characters; at most {MOST_ID} are allowed")
 
 
 def platform(info: ModelInfo) -> str:
@@ -225,7 +240,7 @@ def _count(tensor: Tensor, spec: Spec, most_images: int) -> int:
 
 def _encoded(tensor: Tensor, count: int, most_bytes: int) -> list[bytes]:
     data = tensor.data
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray | Numbers):
         raise MalformedRequest("the data of image should be encoded images; it holds numbers")
     if isinstance(data, bytes | memoryview):
         data = elements(data, count, most_bytes)
@@ -247,10 +262,12 @@ def _numbers(tensor: Tensor, kind: str, count: int) -> Array:
         if len(data) != count * dtype.itemsize:
             raise MalformedRequest(f"the data of {tensor.name} has {len(data)} bytes; its shape takes {count * dtype.itemsize}")
         return np.frombuffer(data, dtype)
-    if not isinstance(data, np.ndarray):
+    if not isinstance(data, np.ndarray | Numbers):
         raise MalformedRequest(f"the data of {tensor.name} should be numbers")
     if data.size != count:
         raise MalformedRequest(f"the data of {tensor.name} has {data.size} numbers; its shape takes {count}")
+    if isinstance(data, Numbers):
+        data = data.read()
     if kind == "|u1" and data.dtype != np.uint8 and not ((data >= 0) & (data <= 255) & (data == np.floor(data))).all():
         raise MalformedRequest(f"the data of {tensor.name} should be whole numbers from 0 to 255")
     return data.astype(kind, copy=False)

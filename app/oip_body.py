@@ -13,14 +13,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from app.errors import InvalidParameter, MalformedRequest
-from app.oip import VERSION, Array, Output, Requested, Tensor, check_parameters, images_of, requested_of
+from app.oip import VERSION, Array, Output, Requested, Tensor, check_id, check_parameters, images_of, requested_of
 from app.oip_binary import split
 from app.oip_json import lifted
 from app.schemas.oip import OipInput, OipRequest
 from model.types import ModelInfo
 
 _MOST_VALUES = 20_000  # of what is left of the JSON; an honest body has some dozens, and each costs memory before it is refused
-_MOST_ID = 1024  # characters, which come back in the answer
 _SIZE = "binary_data_size"
 _WORDS = {  # pydantic's names of faults, in words that stay when the library's change
     "json_invalid": "is no valid JSON",
@@ -67,8 +66,7 @@ def read(body: bytes, head_length: int | None, info: ModelInfo, limits: Limits) 
     wire = parsed(text, OipRequest)
     parameters = wire.parameters or {}
     check_parameters(parameters)
-    if wire.id is not None and len(wire.id) > _MOST_ID:
-        raise MalformedRequest(f"the id has {len(wire.id)} characters; at most {_MOST_ID} are allowed")
+    check_id(wire.id or "")
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise InvalidParameter("binary_data_output", binary, "true or false")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ from app import oip
 from app.context import RequestContext
 from app.errors import MalformedRequest
 from app.grpc_calls import Method
+from app.grpc_wire import FIELDS, Bounds
 from app.references import MAX_LENGTH, allowed
 from app.services import Services
 from app.stubs import oip_pb2 as pb
@@ -24,6 +26,8 @@ from model.types import ModelInfo
 SERVICE = "inference.GRPCInferenceService"
 _STATES = {"ready": "READY", "loading": "LOADING"}  # of ours; any other is UNAVAILABLE
 _MANY = 10_000  # numbers that came one by one: to copy more of them would hold the loop
+_SLICE = 65_536  # of them that are copied in one call, which no other thread can interrupt
+_MOST_DIMENSIONS = 16  # of a shape, before it is looked at
 _FIELDS = {"UINT8": ("uint_contents", np.uint32), "FP32": ("fp32_contents", np.float32)}  # of numbers that came so
 
 
@@ -53,9 +57,16 @@ class Inference:
             ),
         }  # fmt: skip
         return [
-            Method(f"/{SERVICE}/{method}", like, request, work, images=method == "ModelInfer")
+            Method(f"/{SERVICE}/{method}", like, request, work, images=True, bounds=self._bounds)
+            if method == "ModelInfer"
+            else Method(f"/{SERVICE}/{method}", like, request, work)
             for method, (like, request, work) in rows.items()
         ]
+
+    def _bounds(self) -> Bounds:
+        most = self._services.settings.max_images
+        height, width = self._services.classifier.model.info.preprocess.size
+        return Bounds(fields=FIELDS + most, numbers=_MOST_DIMENSIONS + most * height * width * 3)
 
     async def _live(self, _: Any, __: RequestContext) -> Any:
         return pb.ServerLiveResponse(live=True)
@@ -85,6 +96,7 @@ class Inference:
         classifier = self._services.classifier
         oip.check_model(request.model_name, request.model_version, self._name)
         oip.check_parameters(request.parameters)
+        oip.check_id(request.id)
         info, name = classifier.model.info, request.id
         asked = [(each.name, _parameters(each.parameters)) for each in request.outputs]
         requested = oip.requested_of(asked, info.num_classes, binary=True)
@@ -140,6 +152,8 @@ def tensors_of(request: Any) -> list[oip.Tensor]:
         oip.check_parameters(each.parameters)
         if raw and each.HasField("contents"):
             raise MalformedRequest("give the data of the inputs in raw_input_contents or in their contents, not in both")
+        if len(each.shape) > _MOST_DIMENSIONS:
+            raise MalformedRequest(f"a shape has {len(each.shape)} dimensions; at most {_MOST_DIMENSIONS} are looked at")
         found.append(oip.Tensor(each.name, each.datatype, tuple(each.shape), raw[place] if raw else _contents(each)))
     return found
 
@@ -148,7 +162,15 @@ def _contents(tensor: Any) -> Any:
     if tensor.datatype not in _FIELDS:
         return list(tensor.contents.bytes_contents)
     name, kind = _FIELDS[tensor.datatype]
-    return np.array(getattr(tensor.contents, name), kind)
+    numbers = getattr(tensor.contents, name)
+    return oip.Numbers(len(numbers), partial(_copied, numbers, kind))
+
+
+def _copied(numbers: Sequence[float], kind: Any) -> oip.Array:
+    found = np.empty(len(numbers), kind)
+    for begin in range(0, len(numbers), _SLICE):
+        found[begin : begin + _SLICE] = numbers[begin : begin + _SLICE]
+    return found
 
 
 def _slow(request: Any) -> bool:

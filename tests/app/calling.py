@@ -38,9 +38,8 @@ class Callee:
 
     def begin(self, method: str, request: Any, **more: Any) -> Any:
         """A call under way; of the protocol's service unless the method is a whole path."""
-        path = method if method.startswith("/") else f"/{SERVICE}/{method}"
         data = request if isinstance(request, bytes) else request.SerializeToString()
-        return self.channel.unary_unary(path)(data, **more)
+        return self.channel.unary_unary(path_of(method))(data, **more)
 
     async def ask(self, method: str, request: Any, **more: Any) -> Any:
         """The answer, of a method of the protocol as its message."""
@@ -54,11 +53,15 @@ class Callee:
 
     def silent(self, method: str = "ModelInfer", **more: Any) -> Any:
         """A call whose message never comes."""
-        return self.channel.stream_unary(f"/{SERVICE}/{method}")(**more)
+        return self.channel.stream_unary(path_of(method))(**more)
 
     def counted(self, method: str, status: object) -> float:
         """How many calls the metrics have of a method and status."""
-        return self.service.metric("sknet_requests_total", route=f"/{SERVICE}/{method}", status=str(status))
+        return self.service.metric("sknet_requests_total", route=path_of(method), status=str(status))
+
+
+def path_of(method: str) -> str:
+    return method if method.startswith("/") else f"/{SERVICE}/{method}"
 
 
 async def refusal_of(call: Any) -> Refusal:
@@ -89,6 +92,15 @@ def images(*parts: bytes, name: str = "default", **more: Any) -> Any:
     request = pb.ModelInferRequest(model_name=name, **more)
     request.inputs.add(name="image", datatype="BYTES", shape=[len(parts)]).contents.bytes_contents.extend(parts)
     return request
+
+
+def part(number: int, data: bytes) -> bytes:
+    """A field of a message on the wire."""
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def texts(found: Iterable[bytes]) -> list[str]:

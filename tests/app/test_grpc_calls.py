@@ -7,18 +7,21 @@ import json
 import logging
 import threading
 from types import SimpleNamespace
+from typing import Any
 
+import grpc
 import pytest
 
 from app import grpc_calls
 from app.logs import JsonFormatter
 from app.stubs import oip_pb2 as pb
 from tests.app.asgi import until
-from tests.app.calling import calling, images, refusal_of
+from tests.app.calling import Callee, calling, images, part, refusal_of
 from tests.app.test_access import BOTH, KEYS, OPS, WEB, WRONG
 from tests.app.tracing import SAMPLED, TRACE_ID, Memory, span_id, trace_id
 from tests.fakes import SECRET, FakeModel
 
+CHECK = "/grpc.health.v1.Health/Check"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -115,6 +118,121 @@ async def test_a_message_that_does_not_come_is_not_waited_for() -> None:
         assert service.counted("ModelInfer", 408) == 1
 
 
+async def test_silent_calls_do_not_shut_out_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_calls, "PATIENCE_S", 0.1)
+    async with calling() as service:
+        for method, request in ((CHECK, b""), ("ModelInfer", images(b"\1"))):
+            silent = [service.silent(method) for _ in range(grpc_calls.READING + 2)]
+            await until(lambda method=method: waiting(service, method) >= grpc_calls.READING)
+            async with asyncio.timeout(5):  # they may be silent for 10 s, of which 2 without images
+                assert await service.ask(method, request)
+            for call in silent:
+                call.cancel()
+            await asyncio.gather(*silent, return_exceptions=True)
+        assert (await service.ask("ModelMetadata", pb.ModelMetadataRequest(name="default"))).name == "default"
+
+
+def waiting(service: Callee, method: str) -> int:
+    turns = service.service.app.state.grpc._calls._turns[method == "ModelInfer"]
+    return len(turns._held) + len(turns._waiting)
+
+
+async def test_one_without_images_is_waited_for_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_calls, "SMALL_S", 0.1)
+    async with calling() as service:
+        refused = await refusal_of(service.silent(CHECK))
+        assert (refused.code, refused.text) == ("DEADLINE_EXCEEDED", "the body did not arrive within 0.1 seconds")
+
+
+async def test_however_many_are_silent_probes_are_answered() -> None:
+    async with calling(max_queue=1) as service:
+        silent = [service.silent(CHECK) for _ in range(150)]
+        await until(lambda: service.counted(CHECK, 503) + service.counted(CHECK, 429) > 50)  # at once, by us
+        assert (await service.ask("ServerLive", b"")).live
+        assert (await service.ask("ServerReady", b"")).ready
+        assert waiting(service, CHECK) <= grpc_calls.SMALL_READING + grpc_calls.SMALL_WAITING
+        for call in silent:
+            call.cancel()
+        await asyncio.gather(*silent, return_exceptions=True)
+
+
+@pytest.mark.parametrize("field", [4, 5, 6, 7])
+async def test_a_message_of_very_many_parts_is_refused_before_it_is_read(field: int) -> None:
+    async with calling() as service:
+        refused = await service.refused("ModelInfer", part(1, b"default") + part(field, b"") * 20_000)
+        assert (refused.code, refused.text) == ("INVALID_ARGUMENT", "the message has more than 1056 fields")
+        assert service.service.parts.room.used == 0
+
+
+async def test_a_message_of_very_many_numbers_is_refused_before_it_is_read() -> None:
+    async with calling() as service:
+        height, width = service.service.model.info.preprocess.size
+        most = 32 * height * width * 3 + 16
+        for field, width in ((6, 4), (4, 2)):
+            data = part(5, part(1, b"input") + part(2, b"FP32") + part(5, part(field, b"\0" * (width * (most + 1)))))
+            refused = await service.refused("ModelInfer", part(1, b"default") + data)
+            assert (refused.code, refused.text.startswith(f"the message has more than {most} numbers")) == (
+                "INVALID_ARGUMENT",
+                True,
+            )
+
+
+@pytest.mark.parametrize("method", [CHECK, "ModelInfer"])
+async def test_compressed_messages_are_not_taken(method: str) -> None:
+    async with calling() as service:
+        data = b"" if method == CHECK else images(b"\1").SerializeToString()
+        refused = await service.refused(method, data + part(99, b"\0" * 10_000), compression=grpc.Compression.Gzip)
+        assert (refused.code, refused.text) == ("UNIMPLEMENTED", "Compression algorithm 'gzip' is disabled.")
+
+
+async def test_messages_that_arrive_have_as_much_room_as_those_that_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_calls, "PATIENCE_S", 60)
+    limits: dict[str, Any] = {"max_body_bytes": 20_000, "max_batch_body_bytes": 20_000}
+    async with calling(max_buffered_bytes=59_000, **limits) as service:
+        silent = [service.silent() for _ in range(2)]
+        await until(lambda: waiting(service, "ModelInfer") == 2)
+        late = service.begin("ModelInfer", images(b"\1"))
+        await until(lambda: waiting(service, "ModelInfer") == 3)
+        assert not service.service.model.prepared
+        silent[0].cancel()
+        assert await late
+        silent[1].cancel()
+
+
+async def test_the_client_is_whom_a_trusted_proxy_names(caplog: pytest.LogCaptureFixture) -> None:
+    async with calling(rate_limit=0.01, rate_burst=1) as service:
+        with caplog.at_level(logging.INFO, "sknet.access"):
+            for client in ("192.0.2.1", "192.0.2.2"):
+                await service.ask("ModelInfer", images(b"\1"), metadata=(("x-forwarded-for", f"198.51.100.7, {client}"),))
+            refused = await service.refused("ModelInfer", images(b"\1"), metadata=(("x-forwarded-for", "192.0.2.1"),))
+        assert refused.trailers["problem"] == "/problems/rate-limited"
+        clients = [json.loads(JsonFormatter().format(record))["client"] for record in caplog.records]
+        assert clients == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("ipv4:192.0.2.1:80", ("192.0.2.1", 80)),
+        ("ipv6:%5B2001:db8::1%5D:80", ("2001:db8::1", 80)),
+        ("ipv4:192.0.2.1:²", None),
+        ("unix:/somewhere", None),
+    ],
+)
+def test_the_peer_as_the_client_of_a_request(peer: str, client: object) -> None:
+    servicer = SimpleNamespace(peer=lambda: peer, invocation_metadata=lambda: None)
+    method = grpc_calls.Method("/a/B", ("GET", "/"), pb.ServerLiveRequest, None)  # type: ignore[arg-type]  # it is not called
+    assert grpc_calls._Call(method, servicer).scope()["client"] == client
+
+
+async def test_no_proxy_is_trusted_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.9")
+    async with calling(rate_limit=0.01, rate_burst=1) as service:
+        await service.ask("ModelInfer", images(b"\1"), metadata=(("x-forwarded-for", "192.0.2.1"),))
+        refused = await service.refused("ModelInfer", images(b"\1"), metadata=(("x-forwarded-for", "192.0.2.2"),))
+        assert refused.trailers["problem"] == "/problems/rate-limited"
+
+
 async def test_a_probe_waits_for_no_message() -> None:
     async with calling() as service:
         assert pb.ServerReadyResponse.FromString(await service.silent("ServerReady")).ready
@@ -167,6 +285,10 @@ async def test_keys_and_scopes() -> None:
             assert (await refusal_of(service.silent(method, metadata=(("x-api-key", WEB),)))).code == "PERMISSION_DENIED"
         for metadata in ((("authorization", f"Bearer {WEB}"),), (("x-api-key", BOTH),)):
             assert (await service.ask("ModelInfer", images(b"\1"), metadata=metadata)).outputs
+        refused = await service.refused("ModelInfer", images(b"\1"))
+        assert (
+            refused.text == "send a key in the header authorization: Bearer KEY, or x-api-key: KEY"
+        )  # metadata have small letters
         refused = await service.refused("ModelInfer", images(b"\1"), metadata=(("x-api-key", WRONG),))
         assert (refused.code, refused.text) == ("UNAUTHENTICATED", "this key is not known here")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app import oip, oip_grpc
+from app.errors import AppError
 from app.stubs import oip_pb2 as pb
 from tests.app.calling import calling, images, texts
 from tests.fakes import LABELS, FakeModel, score
@@ -152,6 +155,50 @@ async def test_what_cannot_be_read_is_the_clients_fault(request_: Any, words: st
         refused = await service.refused("ModelInfer", request_)
         assert refused.code == "INVALID_ARGUMENT"
         assert words in refused.text
+
+
+def test_numbers_are_not_read_before_shape_and_count_fit() -> None:
+    request = tensor("input", np.zeros((1, 3, 32, 32), np.float32), "FP32", raw=False)
+    (found,) = oip_grpc.tensors_of(request)
+    assert isinstance(found.data, oip.Numbers)
+    limits: Any = {"most_images": 2, "most_bytes": 1}
+    unread = replace(found, data=oip.Numbers(found.data.size, lambda: pytest.fail("they were read")))
+    for size, words in (((224, 224), "the shape of input"), ((32, 32), "has 3071 numbers")):
+        given = unread if size[0] == 224 else replace(unread, data=replace(unread.data, size=3071))  # type: ignore[type-var]
+        with pytest.raises(AppError, match=words):
+            oip.images_of([given], size=size, **limits)
+    assert len(oip.images_of([found], size=(32, 32), **limits)) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 65_536, 200_000])
+def test_numbers_are_copied_in_slices(count: int) -> None:
+    """Of which each holds the interpreter's lock."""
+
+    class Slices(list[float]):
+        most = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            taken = super().__getitem__(place)
+            self.most = max(self.most, len(taken))
+            return taken
+
+        def __iter__(self) -> Any:
+            pytest.fail("they were copied at once")
+
+    given = Slices(np.arange(count, dtype=np.float32).tolist())
+    found = oip_grpc._copied(given, np.float32)
+    assert np.array_equal(found, np.arange(count, dtype=np.float32))
+    assert given.most == min(count, 65_536)
+
+
+async def test_a_long_shape_or_id_is_not_looked_at() -> None:
+    async with calling() as service:
+        request = images(b"\1")
+        request.inputs[0].shape[:] = [1] * 1000
+        assert (await service.refused("ModelInfer", request)).text == "a shape has 1000 dimensions; at most 16 are looked at"
+        assert (await service.ask("ModelInfer", images(b"\1", id="é" * 1024))).id == "é" * 1024
+        refused = await service.refused("ModelInfer", images(b"\1", id="x" * 1025))
+        assert refused.text == "the id has 1025 characters; at most 1024 are allowed"
 
 
 async def test_one_bad_image_is_named() -> None:

@@ -181,6 +181,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "inflated": 1.2,
         "oip": 3,
         "grpc_port": 1.2,
+        "grpc_turns": 1,
+        "grpc_wire": 1,
         "grpc_calls": 4.2,
         "grpc_health": 4.4,
         "oip_grpc": 4.4,
