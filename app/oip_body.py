@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from app.errors import InvalidParameter, MalformedRequest
+from app.json_texts import check_texts
 from app.oip import VERSION, Array, Output, Requested, Tensor, check_id, check_parameters, images_of, requested_of
 from app.oip_binary import split
 from app.oip_json import lifted
@@ -104,8 +105,9 @@ def parsed(text: bytes, schema: type[JsonT]) -> JsonT:
     """JSON as a schema has it.
 
     Raises:
-        MalformedRequest: it is not.
+        MalformedRequest: it is not, or too much of it is no text.
     """
+    check_texts(text)
     if text.count(b",") > _MOST_VALUES:
         raise MalformedRequest(f"the JSON holds more than {_MOST_VALUES} values beside the numbers of its tensors")
     try:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from app.context import RequestContext, context_of
 from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedRequest, SourceForbidden, UnsupportedMedia
 from app.forms import Part, read_form
+from app.json_texts import check_texts
 from app.schemas.native import BatchJson, ImageJson
 
 ACCEPTED = ("multipart/form-data", "image/*", "application/octet-stream", "application/json")
@@ -245,6 +246,7 @@ async def optional_json(request: Request, schema: type[JsonT]) -> JsonT:
 
 
 def _parse(body: bytes, schema: type[JsonT]) -> JsonT:
+    check_texts(body)
     if body.count(b",") > _MAX_JSON_VALUES:
         raise MalformedRequest(f"the JSON holds more than {_MAX_JSON_VALUES} values; documented are images only")
     return schema.model_validate_json(body)

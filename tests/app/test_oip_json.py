@@ -130,9 +130,19 @@ def test_slashes_before_quotes() -> None:
         lifted(b'{"data": [1], "', 5)
 
 
-def test_texts_without_number_are_not_searched() -> None:
-    with pytest.raises(MalformedRequest, match="more than 10000 keys"):
-        lifted(b'"data"' + b'""' * 20_000, 5)
+def test_what_is_neither_text_nor_data_is_short() -> None:
+    numbers = b'{"data": [' + b"1," * 200_000 + b'1], "shape": [%b1]}'
+    assert len(lifted(numbers % b" " * 1, 200_001)[1]) == 1
+    with pytest.raises(MalformedRequest, match="more than 262144 characters outside of its texts"):
+        lifted(numbers % (b" " * 262_144), 200_001)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"), [(b"1", "no list of numbers"), (b"1" * 4300, "no list of numbers"), (b"1" * 4301, "more than 4300 digits")]
+)
+def test_long_numbers_are_found_behind_others(last: bytes, words: str) -> None:
+    with pytest.raises(MalformedRequest, match=words):
+        lifted(b'{"data": [' + (b"1" * 4299 + b" ") * 10 + last + b",1]}", 5)
 
 
 def test_many_numbers_take_no_more_memory_than_their_text() -> None:

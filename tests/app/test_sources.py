@@ -159,8 +159,16 @@ async def test_bytes_arrive_whole_in_every_form(size: int) -> None:
     assert len(service.model.prepared) == 5
 
 
-@pytest.mark.parametrize("body", [b'{"images":[' + b"1," * 300_000 + b"1]}", b"{" + b'"a":1,' * 300_000 + b'"b":1}'])
-async def test_json_of_many_small_values_is_refused_before_they_are_made(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"images":[' + b"1," * 100_000 + b"1]}", "20000 values"),
+        (b'{"images":[' + b"1," * 900_000 + b"1]}", "262144 characters outside of its texts"),
+        (b'{"images":[' + (b"1" * 4299 + b",") * 400 + b"1]}", "262144 characters outside of its texts"),
+        (b"{" + b'"a":1,' * 300_000 + b'"b":1}', "20000 quotes"),
+    ],
+)
+async def test_json_of_many_small_values_is_refused_before_they_are_made(body: bytes, words: str) -> None:
     async with serving() as service:
         tracemalloc.start()
         try:
@@ -168,7 +176,7 @@ async def test_json_of_many_small_values_is_refused_before_they_are_made(body: b
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert problem(answer, 400, "malformed-request")["detail"].startswith("the JSON holds more than 20000 values")
+        assert problem(answer, 400, "malformed-request")["detail"].startswith(f"the JSON holds more than {words}")
         assert peak < 8 * len(body)
 
 
