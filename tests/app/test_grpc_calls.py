@@ -123,13 +123,18 @@ async def test_silent_calls_do_not_shut_out_others(monkeypatch: pytest.MonkeyPat
     async with calling() as service:
         for method, request in ((CHECK, b""), ("ModelInfer", images(b"\1"))):
             silent = [service.silent(method) for _ in range(grpc_calls.READING + 2)]
-            await until(lambda method=method: waiting(service, method) >= grpc_calls.READING)
+            await until(lambda method=method: arrived(service, method) >= grpc_calls.READING)
             async with asyncio.timeout(5):  # they may be silent for 10 s, of which 2 without images
                 assert await service.ask(method, request)
             for call in silent:
                 call.cancel()
             await asyncio.gather(*silent, return_exceptions=True)
         assert (await service.ask("ModelMetadata", pb.ModelMetadataRequest(name="default"))).name == "default"
+
+
+def arrived(service: Callee, method: str) -> float:
+    """Where this machine is slow, some have given way by the time that others come."""
+    return waiting(service, method) + service.counted(method, 503) + service.counted(method, 408)
 
 
 def waiting(service: Callee, method: str) -> int:
