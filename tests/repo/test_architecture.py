@@ -177,6 +177,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "tracing": 1.6,
         "dialects": 2,
         "oip_binary": 1,
+        "json_texts": 0.9,
         "oip_json": 1,
         "inflated": 1.2,
         "oip": 3,
