@@ -10,15 +10,21 @@ from __future__ import annotations
 from app.errors import MalformedRequest
 
 MOST_OUTSIDE = 1 << 18  # characters; the most numbers that they can hold take some milliseconds
-MOST_QUOTES = 20_000  # of keys and of texts, and inside of them; honest bodies have some hundreds, and each costs a step
+MOST_QUOTES = 20_000  # of keys and of texts, and inside of them, beside those of images; each costs a step
+_OF_IMAGE = 8  # {"image": {"b64": "..."}}, and two to spare
 _MOST_SLASHES = 64  # that may stand before a quote
 
 
 class Texts:
-    """The texts of a JSON body, in their order. Only where texts begin and end is looked at, not whether it is JSON."""
+    """The texts of a JSON body, in their order. Only where texts begin and end is looked at, not whether it is JSON.
 
-    def __init__(self, body: bytes) -> None:
+    Args:
+        images: as many may be in it.
+    """
+
+    def __init__(self, body: bytes, images: int = 1) -> None:
         self._body = body
+        self._most_quotes = MOST_QUOTES + _OF_IMAGE * images
         self._at = self._outside = self._quotes = 0
 
     def next(self) -> tuple[int, int] | None:
@@ -55,16 +61,16 @@ class Texts:
 
     def _count(self) -> None:
         self._quotes += 1
-        if self._quotes > MOST_QUOTES:
-            raise MalformedRequest(f"the JSON holds more than {MOST_QUOTES} quotes")
+        if self._quotes > self._most_quotes:
+            raise MalformedRequest(f"the JSON holds more than {self._most_quotes} quotes")
 
 
-def check_texts(body: bytes) -> None:
-    """Only texts may be long.
+def check_texts(body: bytes, images: int = 1) -> None:
+    """Only texts may be long, and there may be as many as so many images need.
 
     Raises:
         MalformedRequest: see `Texts.next`.
     """
-    texts = Texts(body)
+    texts = Texts(body, images)
     while texts.next() is not None:
         pass

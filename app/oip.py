@@ -208,6 +208,12 @@ def outputs_of(results: Sequence[Classified], requested: Sequence[Requested]) ->
     return [_output(results, each) for each in requested]
 
 
+def values_of(results: Sequence[Classified], requested: Sequence[Requested]) -> int:
+    """How many numbers or texts those outputs hold that are not in the binary form, where a number takes no time."""
+    listed = [each for each in requested if each.classes or not each.binary]
+    return sum(each.classes or result.info.num_classes for each in listed for result in results)
+
+
 def check_parameters(parameters: Mapping[str, object]) -> None:
     """Raises MalformedRequest where a tensor is to come or go another way than with the request; other words are let pass."""
     if _SHARED_MEMORY in parameters:
@@ -263,7 +269,8 @@ def _numbers(tensor: Tensor, kind: str, count: int) -> Array:
             raise MalformedRequest(f"the data of {tensor.name} has {len(data)} bytes; its shape takes {count * dtype.itemsize}")
         return np.frombuffer(data, dtype)
     if not isinstance(data, np.ndarray | Numbers):
-        raise MalformedRequest(f"the data of {tensor.name} should be numbers")
+        held = "texts" if data else "nothing"
+        raise MalformedRequest(f"the data of {tensor.name} should be numbers; it holds {held}")
     if data.size != count:
         raise MalformedRequest(f"the data of {tensor.name} has {data.size} numbers; its shape takes {count}")
     if isinstance(data, Numbers):
@@ -278,6 +285,8 @@ def _requested(name: str, parameters: Mapping[str, object], num_classes: int, bi
         raise InvalidParameter("the name of an output", name, " or ".join(OUTPUTS))
     check_parameters(parameters)
     classes = parameters.get("classification", 0)
+    if isinstance(classes, str):
+        raise InvalidParameter("classification", classes, f"a whole number from 1 to {num_classes}, and no text")
     if "classification" in parameters and (type(classes) is not int or not 1 <= classes <= num_classes):
         raise _too_many(classes, num_classes)
     binary = parameters.get("binary_data", binary)  # type: ignore[assignment]  # checked by the next line

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from app import oip
+from app import oip, threads
+from app.classifier import Classified
 from app.context import RequestContext
 from app.errors import MalformedRequest
 from app.grpc_calls import Method
@@ -105,6 +106,10 @@ class Inference:
         del request  # they are copies, and the message may be large
         results = await oip.infer(classifier, images, requested, context.deadline)
         context.timings += [result.timings for result in results]
+        values = oip.values_of(results, requested) if raw else len(results) * info.num_classes * len(requested)
+        return await threads.written(partial(self._answer, name, results, requested, raw), values)
+
+    def _answer(self, name: str, results: Sequence[Classified], requested: Sequence[oip.Requested], raw: bool) -> Any:
         response = pb.ModelInferResponse(model_name=self._name, model_version=oip.VERSION, id=name)
         # In the form in which the tensors came: a client that sends numbers one by one reads them so as well.
         _fill(response, oip.outputs_of(results, requested), raw=raw)

@@ -19,6 +19,7 @@ from app.errors import MalformedRequest
 from app.json_texts import Texts
 
 STEP = 1 << 16  # characters read at a time, about a millisecond
+_MOST_LISTS = 64  # one a tensor, of which an honest request has one; each costs some microseconds
 _KEY = b'"data"'
 # Up to a list whose first entry is no text. More blanks and brackets than that are no one's list: the rest is left to the parser.
 _LIST = re.compile(rb'[ \t\n\r]{0,4096}:[ \t\n\r]{0,4096}(?=\[[ \t\n\r\[]{0,4096}[^"{\] \t\n\r\[])')
@@ -30,24 +31,26 @@ _NO_BRACKETS = bytes.maketrans(b"[]", b"  ")
 _OPEN, _CLOSE = b"[]"
 
 
-def lifted(text: bytes, most: int) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
+def lifted(text: bytes, most: int, images: int = 1) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
     """The text with a name, as a text, in the place of each list of numbers under a key `data`; and the arrays by their names.
 
     Lists inside of lists become one array of one dimension. What the rest of the text is like is not looked at.
 
     Raises:
-        MalformedRequest: such a list is no JSON, holds something else, there are more than `most` numbers in all, or too much is
-            neither in such lists nor in texts.
+        MalformedRequest: such a list is no JSON, holds something else, there are more than `most` numbers in all, or too many
+            lists; too much is neither in such lists nor in texts, or there are more texts than so many images need.
     """
     mark = os.urandom(8).hex()  # so that no text of the client's is taken for a name
     kept: list[bytes] = []
     arrays: dict[str, NDArray[np.float32]] = {}
     done = 0
-    texts = Texts(text)
+    texts = Texts(text, images)
     while (span := texts.next()) is not None:
         start, at = span
         if at - start != len(_KEY) or not text.startswith(_KEY, start) or (found := _LIST.match(text, at)) is None:
             continue
+        if len(arrays) == _MOST_LISTS:
+            raise MalformedRequest(f"the JSON holds more than {_MOST_LISTS} tensors")
         array, end = _array(text, found.end(), most)
         most -= array.size
         name = f"{mark} {len(arrays)}"

@@ -101,8 +101,8 @@ async def raw_or_json(request: Request, schema: type[JsonT]) -> bytes | JsonT:
     return _not_empty(await request.body(), "body")
 
 
-async def only_json(request: Request, schema: type[JsonT]) -> JsonT:
-    """A body that is JSON.
+async def only_json(request: Request, schema: type[JsonT], images: int = 1) -> JsonT:
+    """A body that is JSON, with so many images at most.
 
     Raises:
         MalformedRequest, InvalidParameter, UnsupportedMedia, BodyTooLarge, BodyTimeout.
@@ -110,7 +110,7 @@ async def only_json(request: Request, schema: type[JsonT]) -> JsonT:
     media = _media_type(request)
     if media != "application/json":
         raise _refusal(request, media, ("application/json",))
-    return await _json(request, schema)
+    return await _json(request, schema, images)
 
 
 async def many_images(request: Request, max_images: int, max_bytes: int) -> list[tuple[str | None, bytes | AppError]]:
@@ -127,7 +127,7 @@ async def many_images(request: Request, max_images: int, max_bytes: int) -> list
         _check_count(len(parts), max_images, "multipart parts named files")
         return [((part.filename or "")[:255] or None, _file_or_error(part)) for part in parts]
     if media == "application/json":
-        wire = await _json(request, BatchJson)
+        wire = await _json(request, BatchJson, max_images)
         _check_count(len(wire.images), max_images, "entries in images")
         return [(None, await asyncio.to_thread(_decode_or_error, text, max_bytes)) for text in wire.images]
     raise _refusal(request, media, ACCEPTED_BATCH)
@@ -219,10 +219,10 @@ async def _form(request: Request, wanted: str, most: int) -> list[Part]:
     return await read_form(request.headers["content-type"], request.stream(), wanted=wanted, most=most)
 
 
-async def _json(request: Request, schema: type[JsonT]) -> JsonT:
+async def _json(request: Request, schema: type[JsonT], images: int = 1) -> JsonT:
     body = _not_empty((await request.body()).removeprefix(b"\xef\xbb\xbf"), "body")
     try:
-        return await asyncio.to_thread(_parse, body, schema)
+        return await asyncio.to_thread(_parse, body, schema, images)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
@@ -245,8 +245,8 @@ async def optional_json(request: Request, schema: type[JsonT]) -> JsonT:
     return await _json(request, schema)
 
 
-def _parse(body: bytes, schema: type[JsonT]) -> JsonT:
-    check_texts(body)
+def _parse(body: bytes, schema: type[JsonT], images: int) -> JsonT:
+    check_texts(body, images)
     if body.count(b",") > _MAX_JSON_VALUES:
         raise MalformedRequest(f"the JSON holds more than {_MAX_JSON_VALUES} values; documented are images only")
     return schema.model_validate_json(body)

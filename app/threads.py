@@ -15,6 +15,8 @@ from typing import TypeVar
 # little less urgent lets it in at once, so that refusals and probes are answered in time.
 YIELDING = 5
 
+MANY = 2_000  # values, of which each takes about a microsecond to write
+
 NAMES = ("load", "abandoned", "decode", "engine", "draw")  # what the names of threads begin with that may be inside native code
 
 ValueT = TypeVar("ValueT")
@@ -36,6 +38,11 @@ def yield_to_the_loop(yielding: int = YIELDING) -> None:
 def left_behind() -> bool:
     """Whether a thread of ours is still at work: a load that was given up, or a call that never came back."""
     return any(thread.name.startswith(NAMES) for thread in threading.enumerate())
+
+
+async def written(write: Callable[[], ValueT], values: int) -> ValueT:
+    """What `write` makes of so many values; in a thread where they are many, since the loop would stand still for as long."""
+    return await asyncio.to_thread(write) if values > MANY else write()
 
 
 async def beside(make: Callable[[], ValueT], dispose: Callable[[ValueT], None]) -> ValueT:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
@@ -11,14 +11,14 @@ from pydantic.json_schema import SkipJsonSchema
 from app.classifier import Classified
 from app.context import RequestContext, context_of
 from app.openapi import BATCH_BODY, IMAGE_BODY, errors
-from app.problems import log_fault, problem_of
+from app.problems import log_fault
+from app.rankings import answer_of, batch_answer_of, predictions_in
 from app.routes.direct import Direct
 from app.schemas.native import BatchAnswer, ClassifyAnswer
 from app.services import Services, services_of
 from app.sources import many_images, one_image
-from model.types import KernelAttention, ModelInfo, UnitAttention
+from app.threads import written
 
-_UNIT = tuple(field.name for field in fields(UnitAttention))
 router = APIRouter(tags=["classify"], route_class=Direct)
 
 # May be left out, but not be null: the document must not offer null.
@@ -61,17 +61,7 @@ async def classify(request: Request, top_k: TopK = None, min_score: MinScore = 0
 def answered(services: Services, context: RequestContext, found: Classified) -> Response:
     """The answer to one image that came alone."""
     context.timings.append(found.timings)
-    image = found.image
-    answer = ClassifyAnswer.model_validate(  # the whole at once: objects made one by one are validated twice
-        {
-            "predictions": predictions_of(found),
-            "model": _model(services, found.info),
-            "image": {"width": image.width, "height": image.height, "format": image.format},
-            **_attention(found.attention),
-            **_comparable(found.attention),
-        }
-    )
-    return json_of(answer.model_dump_json(exclude_unset=True))
+    return json_of(answer_of(services.settings.model_name, found))
 
 
 @router.post(
@@ -101,41 +91,10 @@ async def classify_batch(request: Request, top_k: TopK = None, min_score: MinSco
             context.timings.append(result.timings)
         else:
             log_fault(result, request.scope)
-    rows = [_result(i, name, r) for i, ((name, _), r) in enumerate(zip(named, results, strict=True))]
-    # `exclude_none` would drop a prediction's `wnid: null`, which the contract shows: unset fields are left out instead.
-    told = next((r.attention for r in results if isinstance(r, Classified)), None)
-    answer = BatchAnswer.model_validate({"model": _model(services, info), **_comparable(told), "results": rows})
-    return json_of(answer.model_dump_json(exclude_unset=True))
-
-
-def _result(index: int, filename: str | None, result: Classified | Exception) -> dict[str, Any]:
-    fields: dict[str, Any] = {"index": index, "filename": filename}
-    if isinstance(result, Classified):
-        return {**fields, "status": 200, "predictions": predictions_of(result), **_attention(result.attention)}
-    problem = problem_of(result)
-    return {**fields, "status": problem.status, "problem": problem}
-
-
-def predictions_of(found: Classified) -> list[dict[str, Any]]:
-    """Each prediction as `PredictionJson` has it."""
-    return [{"index": p.index, "label": p.label, "score": p.score, "wnid": p.wnid} for p in found.predictions]
-
-
-def _attention(told: KernelAttention | None) -> dict[str, Any]:
-    # Field by field: `dataclasses.asdict` copies everything in depth, at ten times the cost.
-    return {} if told is None else {"kernel_attention": [{name: getattr(unit, name) for name in _UNIT} for unit in told.units]}
-
-
-def _comparable(told: KernelAttention | None) -> dict[str, Any]:
-    """Once an answer: it is a property of the network."""
-    return {} if told is None else {"comparable_to_paper": told.comparable_to_paper, "comparable_reason": told.reason}
-
-
-def _model(services: Services, info: ModelInfo) -> dict[str, str]:
-    return {"name": services.settings.model_name, "variant": info.variant, "digest": info.digest}
+    write = partial(batch_answer_of, services.settings.model_name, info, [name for name, _ in named], results)
+    return json_of(await written(write, predictions_in(results)))
 
 
 def json_of(body: str | bytes) -> Response:
     """An answer that is JSON already."""
-    # Serialised once, by pydantic's own serialiser; the framework would validate and encode the answer a second time.
     return Response(body, media_type="application/json")

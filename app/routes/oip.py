@@ -10,12 +10,13 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from app import oip
+from app import oip, threads
+from app.classifier import Classified
 from app.context import RequestContext, context_of
 from app.dialects import Dialect
 from app.errors import InvalidParameter, UnsupportedMedia
 from app.inflated import CODINGS, inflated
-from app.oip_body import Limits, read, written
+from app.oip_body import Asked, Limits, read, written
 from app.openapi import OIP_ANSWER, OIP_BODY, errors
 from app.routes import oip_about, oip_repository
 from app.routes.direct import Direct
@@ -80,10 +81,14 @@ async def oip_infer_version(request: Request, name: Name, version: str) -> Respo
     asked = reading() if small else await asyncio.to_thread(reading)
     found = await oip.infer(services.classifier, asked.images, asked.requested, context.deadline)
     context.timings.extend(each.timings for each in found)
-    content, length = written(name, asked.id, oip.outputs_of(found, asked.requested))
+    content, length = await threads.written(partial(_answer, name, asked, found), oip.values_of(found, asked.requested))
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={HEAD_LENGTH: str(length)}, media_type="application/octet-stream")
+
+
+def _answer(name: str, asked: Asked, found: list[Classified]) -> tuple[bytes, int | None]:
+    return written(name, asked.id, oip.outputs_of(found, asked.requested))
 
 
 async def _body(request: Request, services: Services, context: RequestContext) -> bytes:

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 
 from app import oip
 from app.errors import MalformedRequest
-from app.oip_body import JsonT, parsed
+from app.json_texts import check_texts
+from app.oip_body import BOM, JsonT, parsed
 from app.openapi import errors
 from app.references import MAX_LENGTH, allowed
 from app.routes.models import Name, known
@@ -78,7 +79,8 @@ async def oip_unload(services: Has, name: Name) -> OipIndexEntry:
 
 async def _read(request: Request, schema: type[JsonT]) -> JsonT:
     """The body, which may be left out."""
-    body = await request.body()
+    body = (await request.body()).removeprefix(BOM)
+    check_texts(body)
     return parsed(body, schema) if body.strip() else schema()
 
 

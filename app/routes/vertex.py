@@ -6,26 +6,32 @@ https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirement
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import TypeAdapter
 
 from app.classifier import Classified, Wanted
 from app.context import context_of
 from app.dialects import Dialect
 from app.errors import BodyTooLarge, InstanceUnusable, InvalidParameter, MalformedRequest
 from app.openapi import errors
-from app.routes.classify import json_of, predictions_of
+from app.rankings import predictions_in, predictions_of
+from app.routes.classify import json_of
 from app.routes.direct import Direct
 from app.routes.probes import NOT_READY, readyz
-from app.schemas.native import TINY_PNG, Ready
+from app.schemas.native import TINY_PNG, PredictionJson, Ready
 from app.schemas.vertex import VertexAnswer, VertexInstance, VertexJson, VertexParameters
 from app.services import Has, services_of
 from app.settings import PING, READY, Settings, speaks
 from app.sources import decode_base64, only_json
+from app.threads import written
 from model.errors import ImageError
 
 TAG = "Vertex AI"
+_PREDICTIONS = TypeAdapter(list[PredictionJson])
 _OF_ONE = (ImageError, BodyTooLarge, MalformedRequest)  # what the bytes of an instance can be refused for
 _BODY: dict[str, Any] = {
     "required": True,
@@ -75,9 +81,9 @@ async def vertex_health(services: Has, response: Response) -> Ready:
 async def vertex_predict(request: Request) -> Response:
     """A ranking for each instance, in order. One that cannot be used fails them all, by name: there is no place for its error."""
     services, context = services_of(request), context_of(request.scope)
-    sent = await only_json(request, VertexJson)
     # More images than the queue holds would never be admitted, however often the client came back.
     most = min(services.settings.max_images, services.settings.max_queue)
+    sent = await only_json(request, VertexJson, most)
     if not sent.instances:
         raise MalformedRequest("there are no instances")
     if len(sent.instances) > most:
@@ -87,8 +93,13 @@ async def vertex_predict(request: Request) -> Response:
     _, results = await services.classifier.tell_many(images, Wanted(asked.top_k, asked.min_score), context.deadline)
     found = [_usable(i, result) for i, result in enumerate(results)]
     context.timings.extend(each.timings for each in found)
-    answer = VertexAnswer.model_validate({"predictions": [predictions_of(each) for each in found]})
-    return json_of(answer.model_dump_json())
+    return json_of(await written(partial(_answer, found), predictions_in(found)))
+
+
+def _answer(found: Sequence[Classified]) -> str:
+    # One by one: each holds the interpreter for a moment only.
+    rows = [_PREDICTIONS.validate_python(predictions_of(each)) for each in found]
+    return VertexAnswer.model_validate({"predictions": rows}).model_dump_json()
 
 
 async def _image(index: int, instance: VertexInstance, max_bytes: int) -> bytes:

@@ -68,7 +68,9 @@ class OipInput(Open):
     """A tensor of a request: `image`, `pixels` or `input`."""
 
     name: str = Field(description="Which input.", examples=["image"])
-    shape: list[StrictInt] = Field(description="As in the model's metadata, the number of images first.", examples=[[1]])
+    shape: list[StrictInt] = Field(
+        description="As in the model's metadata, the number of images first.", examples=[[1]], fail_fast=True
+    )
     datatype: str = Field(description="BYTES of image, UINT8 of pixels, FP32 of input.", examples=["BYTES"])
     parameters: dict[str, Any] | None = Field(
         default_factory=dict,
@@ -109,9 +111,9 @@ class OipRequest(Open):
         description="`binary_data_output`: whether outputs come after the JSON where they do not say themselves.",
         examples=[{"binary_data_output": False}],
     )
-    inputs: list[OipInput] = Field(description="Exactly one.")
+    inputs: list[OipInput] = Field(description="Exactly one.", fail_fast=True)  # a fault of each would hold the event loop
     outputs: list[OipRequested] | None = Field(
-        default_factory=list, description="Those that are wanted; all where there are none."
+        default_factory=list, description="Those that are wanted; all where there are none.", fail_fast=True
     )
 
 

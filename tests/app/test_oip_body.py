@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedRequest
 from app.oip import Requested
 from app.oip_binary import packed
-from app.oip_body import Asked, Limits, read
+from app.oip_body import BOM, Asked, Limits, read
+from app.schemas.oip import OipRequest
 from model.types import PreprocessSpec
 from tests.fakes import fake_info
 
@@ -160,8 +162,8 @@ WRONG: list[tuple[Any, type[AppError], str]] = [
     (request(data="QQ=="), MalformedRequest, "the input 'image' needs data, a list, or binary_data_size"),
     (request(), MalformedRequest, "needs data"),
     (request(data=None), MalformedRequest, "needs data"),
-    (request("pixels", (1, 2, 3, 3), data=["QQ=="]), MalformedRequest, "the data of pixels should be numbers"),
-    (request("pixels", (1, 2, 3, 3), data=[]), MalformedRequest, "the data of pixels should be numbers"),
+    (request("pixels", (1, 2, 3, 3), data=["QQ=="]), MalformedRequest, "the data of pixels should be numbers; it holds texts"),
+    (request("pixels", (1, 2, 3, 3), data=[]), MalformedRequest, "the data of pixels should be numbers; it holds nothing"),
     (request("pixels", (1, 2, 3, 3), data=[0] * 17), MalformedRequest, "pixels has 17 numbers; its shape takes 18"),
     (request("pixels", (1, 2, 3, 3), data=[0] * 17 + [256]), MalformedRequest, "whole numbers from 0 to 255"),
     (request("pixels", (1, 2, 3, 3), data=[0] * 17 + [-1]), MalformedRequest, "whole numbers from 0 to 255"),
@@ -185,6 +187,7 @@ WRONG: list[tuple[Any, type[AppError], str]] = [
     (output(classification=0), InvalidParameter, "classification is '0': it may be a whole number from 1 to 7"),
     (output(classification=8), InvalidParameter, "classification is '8'"),
     (output(classification=1.0), InvalidParameter, "classification is '1.0'"),
+    (output(classification="3"), InvalidParameter, "classification is '3': it may be a whole number from 1 to 7, and no text"),
     (output(classification=True), InvalidParameter, "classification is 'True'"),
     (output(binary_data="yes"), InvalidParameter, "binary_data is 'yes': it may be true or false"),
     (output(shared_memory_region="x"), MalformedRequest, "no shared memory"),
@@ -197,6 +200,24 @@ WRONG: list[tuple[Any, type[AppError], str]] = [
 def test_what_is_wrong_is_said(wire: Any, kind: type[AppError], words: str) -> None:
     with pytest.raises(kind, match=words):
         from_json(wire)
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "shape"])
+def test_the_first_fault_of_many_is_enough(name: str) -> None:
+    wire: dict[str, Any] = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}
+    if name == "shape":
+        wire["inputs"][0]["shape"] = ["1"] * 1000
+    else:
+        wire[name] = [{}] * 1000
+    with pytest.raises(ValidationError) as found:
+        OipRequest.model_validate_json(json.dumps(wire))
+    assert found.value.error_count() <= 3  # those of one object
+
+
+def test_a_byte_order_mark_is_overlooked() -> None:
+    wire = json.dumps(request(data=["QUJD"])).encode()
+    assert from_json(BOM + wire) == from_json(wire)
+    assert read(BOM + wire, 3 + len(wire), INFO, LIMITS) == from_json(wire)
 
 
 WRONG_BINARY: list[tuple[dict[str, Any], bytes, type[AppError], str]] = [

@@ -130,6 +130,12 @@ def test_slashes_before_quotes() -> None:
         lifted(b'{"data": [1], "', 5)
 
 
+def test_the_number_of_lists_is_bounded() -> None:
+    assert len(lifted(b"{" + b'"data":[1],' * 63 + b'"data":[1]}', 100)[1]) == 64
+    with pytest.raises(MalformedRequest, match="more than 64 tensors"):
+        lifted(b"{" + b'"data":[1],' * 64 + b'"data":[1]}', 100)
+
+
 def test_what_is_neither_text_nor_data_is_short() -> None:
     numbers = b'{"data": [' + b"1," * 200_000 + b'1], "shape": [%b1]}'
     assert len(lifted(numbers % b" " * 1, 200_001)[1]) == 1

@@ -6,11 +6,13 @@ import asyncio
 import os
 import sys
 import threading
+from typing import Any
 
 import pytest
 
-from app.threads import YIELDING, beside, pool
-from tests.app.asgi import until
+from app import threads
+from app.threads import MANY, YIELDING, beside, pool, written
+from tests.app.asgi import serving, until
 
 
 def nice() -> int:
@@ -64,3 +66,28 @@ async def test_what_comes_when_nobody_waits_is_disposed_of() -> None:
         await making
     go.set()
     await until(lambda: disposed == [7])
+
+
+async def test_many_values_are_written_in_a_thread() -> None:
+    assert await written(threading.current_thread, MANY) is threading.current_thread()
+    assert await written(threading.current_thread, MANY + 1) is not threading.current_thread()
+
+
+V2 = {"name": "image", "datatype": "BYTES", "shape": [2], "data": ["AQ==", "Ag=="]}
+BODIES: dict[str, Any] = {
+    "/classify/batch?top_k=7": {"images": ["AQ==", "Ag==", "YmFk"]},
+    "/vertex/predict": {"instances": [{"b64": "AQ=="}, {"b64": "Ag=="}], "parameters": {"top_k": 7}},
+    "/v2/models/default/infer": {"inputs": [V2], "outputs": [{"name": "logits", "parameters": {"classification": 7}}]},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_answers_are_the_same_however_many_values_they_have(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as service:
+        answers = []
+        for most in (10**9, 0):
+            monkeypatch.setattr(threads, "MANY", most)
+            got = await service.client.post(path, json=BODIES[path])
+            assert got.status_code == 200, got.text
+            answers.append(got.text)
+    assert answers[0] == answers[1]

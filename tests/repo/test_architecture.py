@@ -113,6 +113,7 @@ LAYERS: dict[str, dict[str, float]] = {
         "classifier": 2,
         "sources": 2,
         "problems": 3,
+        "rankings": 3.5,
         "services": 3,
         "acceptor": 1.2,
         "connections": 1,
