@@ -238,7 +238,7 @@ def _url(host: str, port: int) -> str:
 
 
 def _signal(process: Process, number: int) -> None:
-    """Unless it ended. Not by `Process.send_signal`, which may wait for the process before asyncio does: how it ended would be lost."""
+    """Unless it ended. `Process.send_signal` may wait for it before asyncio does, and how it ended would be lost."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
