@@ -4,6 +4,7 @@
 #   docker build -t sknet-serve .                                          # the ordinary torch: CPU and CUDA, several GB
 #   docker build -t sknet-serve --build-arg TORCH_INDEX=<PyTorch's CPU index> .     # CPU only, a fraction of that
 #   docker build -t sknet-serve:slim --target slim .                       # without torch: the bundled checkpoint, on the CPU
+#   docker build -t sknet-serve:gpu --target gpu .                         # with a C compiler, for the engine of NVIDIA GPUs
 #   docker run --read-only --tmpfs /tmp -p 8000:8000 sknet-serve           # on port 8000, or on SKNET_PORT
 #   docker run --read-only --tmpfs /tmp -p 8080:8080 sknet-serve serve     # on port 8080, or on SKNET_PORT: as SageMaker runs it
 
@@ -90,7 +91,7 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
     SKNET_CACHE_DIR=/var/cache/sknet
 
 WORKDIR /
-# All that is ever written: downloads and exported graphs.
+# All that is ever written: downloads, exported graphs, and on a GPU what was compiled.
 VOLUME /var/cache/sknet
 EXPOSE 8000 8080
 STOPSIGNAL SIGTERM
@@ -106,6 +107,26 @@ COPY --from=slim-dependencies /opt/venv /opt/venv
 USER 10001:10001
 
 
-FROM runtime
+FROM runtime AS ordinary
 COPY --from=dependencies /opt/venv /opt/venv
 USER 10001:10001
+
+
+# For NVIDIA GPUs: Triton builds C launchers against Python's headers while the network is compiled. The base has the headers, a
+# base with Debian's own Python needs their package.
+FROM ordinary AS gpu
+USER 0:0
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && if [ ! -f "$(python -c 'import sysconfig; print(sysconfig.get_path("include", "posix_prefix"))')/Python.h" ]; then \
+        apt-get install --yes --no-install-recommends libpython3-dev; \
+    fi \
+    && rm -rf /var/lib/apt/lists/*
+# What is compiled is loaded from where it is kept. Not in /tmp, which Docker mounts noexec; in the volume it also lasts.
+ENV TORCHINDUCTOR_CACHE_DIR=/var/cache/sknet/inductor \
+    TRITON_CACHE_DIR=/var/cache/sknet/inductor/triton
+USER 10001:10001
+
+
+# The last one is what is built where no target is named.
+FROM ordinary

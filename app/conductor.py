@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.control import Gone, Peer
-from app.errors import AppError, CheckpointRefused, NotReady, Overloaded
+from app.errors import AppError, NotReady, Overloaded
 
 logger = logging.getLogger("sknet.workers")
 
@@ -104,7 +104,7 @@ class Conductor:
             CheckpointRefused: a worker cannot.
             AppError, RuntimeError: as the worker that cannot.
             Overloaded: a change is under way, and another waits.
-            NotReady: no worker serves by now, or the service shuts down.
+            NotReady: no worker serves by now, one ended or did not answer meanwhile, or the service shuts down.
         """
         async with _Place(self):
             started = time.monotonic()
@@ -184,7 +184,8 @@ class Conductor:
                 await ask(member)
             except (Gone, TimeoutError) as error:
                 how = self._lost(member, error)
-                raise CheckpointRefused(f"worker {member.slot} {how} while it loaded the checkpoint") from None
+                # It tells nothing of the checkpoint: the worker is started again, and another try may find it.
+                raise NotReady((f"worker {member.slot} {how} while it loaded the checkpoint",)) from None
 
         for outcome in await asyncio.gather(*map(one, members), return_exceptions=True):
             if isinstance(outcome, BaseException):

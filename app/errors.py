@@ -18,7 +18,7 @@
     ├── ModelNotFound         no model of that name
     ├── Overloaded            no room; come back in `retry_after` seconds
     ├── RateLimited           too many requests of one key; come back in `retry_after` seconds
-    ├── NotReady              no model serves yet, or no longer
+    ├── NotReady              no model serves yet, or no longer; or who should load one ended
     └── DeadlinePassed        the answer would come too late
 
 As in `model.errors`: numbers as attributes, no status codes (`app.problems` has them), texts that are safe to show.
@@ -162,7 +162,7 @@ class RateLimited(AppError):
 
 
 class NotReady(AppError):
-    """No model serves yet, or no longer. `retry_after` in seconds."""
+    """No model serves yet, or no longer, or a worker ended that should load one. `retry_after` in seconds."""
 
     def __init__(self, reasons: Sequence[str], retry_after: int = 1) -> None:
         super().__init__("the service is not ready: " + "; ".join(reasons))

@@ -23,7 +23,9 @@ logger = logging.getLogger("sknet.service")
 CALLS = 10_000  # at once, beside images in the queue: `app.grpc_calls` refuses long before, each by what it waits for
 STREAMS = 256  # calls at once on one connection; more of them wait in the client
 IDLE_S = 300  # before an idle connection is closed
-AGE_S = 3600  # before a connection is to be made anew, so that those of many clients spread over what serves
+# Before a connection is to be made anew. Clients that share out their calls look the service's name up again only when a
+# connection ends, so this is how long replicas that were added may get nothing. Calls under way are finished.
+AGE_S = 300
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:

@@ -78,7 +78,7 @@ class Swaps:
         Raises:
             CheckpointRefused: it cannot serve; what served before still does.
             Overloaded: one is being loaded, and another waits.
-            NotReady: the service shuts down.
+            NotReady: the service shuts down, or a worker ended meanwhile.
         """
         return await asyncio.shield(self._keep(self._load(reference)))
 

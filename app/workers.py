@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,7 @@ class Supervisor:
 
     def _send(self, number: int) -> None:
         for process in self._processes.values():
-            if process.returncode is None:
-                process.send_signal(number)
+            _signal(process, number)
 
     def _kill(self) -> None:
         self._failure = self._failure or "workers that did not end in time were killed"
@@ -132,11 +132,11 @@ class Supervisor:
         if process.returncode is not None:
             return
         if gently:
-            process.terminate()
+            _signal(process, signal.SIGTERM)
             patience_s = self._settings.drain_s + PATIENCE_S
             asyncio.get_running_loop().call_later(patience_s, self._end, process, taker, False)
         else:
-            process.kill()
+            _signal(process, signal.SIGKILL)
 
     async def _keep(self, slot: int) -> None:
         """Have a worker in a slot until all are to end."""
@@ -172,11 +172,11 @@ class Supervisor:
             end = partial(self._end, process, taker)
             member, listening = self._conductor.join(slot, control, current, end)
             if self._stopping.is_set():  # since it was asked for: nothing listens any more
-                process.terminate()
+                _signal(process, signal.SIGTERM)
             else:
                 self._handover.add(taker)
                 if self._draining:  # likewise, and it waits until the worker listens
-                    process.send_signal(DRAIN)
+                    _signal(process, DRAIN)
             try:
                 said = await self._hear(taker, member)
                 returned = await process.wait()
@@ -184,7 +184,7 @@ class Supervisor:
                 self._handover.remove(taker)
                 self._conductor.part(member)
                 if process.returncode is None:
-                    process.kill()
+                    _signal(process, signal.SIGKILL)
                     await process.wait()
                 forget_gauges(Shared(self._folder, slot))
                 listening.cancel()
@@ -235,6 +235,13 @@ class Supervisor:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _signal(process: Process, number: int) -> None:
+    """Unless it ended. `Process.send_signal` may wait for it before asyncio does, and how it ended would be lost."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _in_words(returned: int) -> str:

@@ -2,7 +2,8 @@
 # Builds the image for real and runs it as it is meant to run, without a container engine: `make container-test`.
 #
 #   1. A stand-in for the base image: Debian trixie by debootstrap, under the base image's name; kept for the next run.
-#   2. The Dockerfile by buildah, and its slim target; once more up to its dependencies with a CPU index served here, to see that no CUDA gets in.
+#   2. The Dockerfile by buildah, and its slim target; its gpu target, where what Triton compiles is compiled and loaded, without a
+#      GPU; once more up to its dependencies with a CPU index served here, to see that no CUDA gets in.
 #   3. The image's own command as its own user in namespaces of their own: no network but loopback, the root file system
 #      read-only. A photograph of 5 MB is classified; SIGTERM lets a request in flight finish. Run as `serve`, and with a port in
 #      its environment, it listens there, and its health check finds it.
@@ -19,6 +20,7 @@ EXPECT=${EXPECT:-cat}                                      # what the photograph
 BASE=python:3.13-slim
 IMAGE=sknet-serve:test
 SLIM_IMAGE=sknet-serve:test-slim
+GPU_IMAGE=sknet-serve:test-gpu
 CPU_IMAGE=sknet-serve:test-cpu-dependencies
 URL=http://127.0.0.1:8000
 READY_S=180 # to a warmed model, on a busy machine
@@ -133,6 +135,24 @@ names = {d.name.lower() for d in m.distributions()}
 print(torch.__version__, sorted(n for n in names if n.startswith(("nvidia", "cuda", "triton"))), "fastapi" in names)')
     [[ $found == *"+cpu [] True" ]] || die "CPU index: $found"
     b rm "$container" >/dev/null
+}
+
+check_compiler() { # what the engine `compile` needs on a GPU, as the image's user; a /tmp from which nothing can be run, as Docker's
+    say "building the image for GPUs"
+    local container found
+    build $GPU_IMAGE --target gpu
+    container=$(b from --pull-never $GPU_IMAGE)
+    found=$(b run --isolation chroot --mount type=tmpfs,dst=/tmp,tmpfs-mode=1777,noexec "$container" -- python -c '
+from model.engines import inductor
+from triton.runtime.build import compile_module_from_src
+
+inductor.check("cuda")
+print(compile_module_from_src("""#include <Python.h>
+static struct PyModuleDef it = {PyModuleDef_HEAD_INIT, "launcher", 0, -1, 0};
+PyMODINIT_FUNC PyInit_launcher(void) { return PyModule_Create(&it); }""", "launcher").__file__)')
+    [[ $found == /var/cache/sknet/inductor/triton/* ]] || die "compiled for a GPU: $found"
+    b rm "$container" >/dev/null
+    say "compiler  $found"
 }
 
 # ----------------------------------------------------------------------------------------------------------------- running
@@ -303,7 +323,7 @@ clean_up() {
     [ -n "${DRIVER:-}" ] || return 0
     b rm --all >/dev/null 2>&1 || true
     if [ -z "${KEEP:-}" ]; then
-        b rmi --force $IMAGE $SLIM_IMAGE $CPU_IMAGE >/dev/null 2>&1 || true
+        b rmi --force $IMAGE $SLIM_IMAGE $GPU_IMAGE $CPU_IMAGE >/dev/null 2>&1 || true
         b rmi --prune >/dev/null 2>&1 || true
     fi
     rm -rf --one-file-system "$STATE/tmp" "$STATE/run-inside"
@@ -331,8 +351,10 @@ build $IMAGE
 BUILD_S=$SECONDS
 SECONDS=0
 build $SLIM_IMAGE --target slim
+SLIM_S=$SECONDS
+check_compiler
 export DRIVER STATE PYTHON EXPECT
-for image in "$IMAGE $BUILD_S" "$SLIM_IMAGE $SECONDS"; do
+for image in "$IMAGE $BUILD_S" "$SLIM_IMAGE $SLIM_S"; do
     read -r TRIED BUILD_S <<<"$image"
     IMAGE_SIZE=$(b images --format '{{.Size}}' "$TRIED")
     export TRIED BUILD_S IMAGE_SIZE

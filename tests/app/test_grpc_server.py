@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from grpc import aio
@@ -106,3 +107,13 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert given["grpc.absolute_max_metadata_size"] == 4096
     assert given["grpc.so_reuseport"] == 0
     assert dict(options(Settings(workers=2)))["grpc.so_reuseport"] == 1
+
+
+def test_connections_end_often_enough_for_replicas_that_were_added() -> None:
+    """Names are looked up again when a connection ends; README and Service say when. Calls are finished."""
+    given, root = dict(options(Settings())), Path(__file__).parents[2]
+    assert given["grpc.max_connection_age_ms"] == 5 * 60 * 1000
+    assert "grpc.max_connection_age_grace_ms" not in given  # endless
+    assert "Connections are renewed after about five minutes" in (root / "README.md").read_text(encoding="utf-8")
+    told = root / "deploy" / "kubernetes" / "components" / "grpc" / "kustomization.yaml"
+    assert "when a connection ends, which it does after five minutes" in told.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
@@ -302,6 +303,31 @@ async def test_a_stop_while_a_worker_is_being_made(tmp_path: Path, monkeypatch: 
 
 def refused(*_: Any, **__: Any) -> Any:
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize("gently", [True, False])
+async def test_how_one_ended_is_known_though_it_is_told_to_end_at_once(
+    gently: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lines close before asyncio has waited for it, and who then waits first, the other never learns how it ended."""
+    may_wait, real = threading.Event(), os.waitpid
+
+    def late(pid: int, options: int) -> tuple[int, int]:  # as asyncio calls it; subprocess keeps a reference of its own
+        may_wait.wait(20)
+        return real(pid, options)
+
+    monkeypatch.setattr(os, "waitpid", late)
+    async with running(tmp_path, program()) as service:
+        try:
+            pid = (await service.ask_both())[0]
+            (member,) = (member for member in service.supervisor._conductor._members if member.slot == 0)
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - dead, and the loop did not run since
+            member.end(gently)
+        finally:
+            may_wait.set()
+        await until(lambda: any(f"worker 0: process {pid} ended by signal 9;" in message for message in caplog.messages))
+    assert not [record for record in caplog.records if record.name == "asyncio" and str(pid) in record.getMessage()]
 
 
 @pytest.mark.parametrize("where", ["create_subprocess_exec", "socket.socketpair"])

@@ -127,7 +127,7 @@ def times(documents: Sequence[Document]) -> Iterator[str]:
 
 def lockdown(documents: Sequence[Document]) -> Iterator[str]:
     """Pods run as the image's user and may do nothing more than serve."""
-    image_user = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.M)
+    image_user = re.findall(r"^USER ([1-9]\d*):(\d+)$", DOCKERFILE, re.M)  # root only installs: tests/repo/test_dockerfile.py
     for pod in pods_of(documents):
         if pod.get("automountServiceAccountToken") is not False:
             yield "automountServiceAccountToken"
@@ -163,8 +163,9 @@ def resources(documents: Sequence[Document]) -> Iterator[str]:
                 yield "ephemeral-storage holds the volumes and no log"
             if (settings_of(documents, container).device == "cuda") != ("nvidia.com/gpu" in limits):
                 yield "SKNET_DEVICE and nvidia.com/gpu do not agree"
-            slim = container["image"].endswith(":slim")
-            if slim and (" AS slim" not in DOCKERFILE or "nvidia.com/gpu" in limits):
+            tag = container["image"].rpartition(":")[2]
+            # On a GPU the one with a compiler, for the engine `compile`, and that one nowhere else.
+            if (tag == "gpu") != ("nvidia.com/gpu" in limits) or (tag in ("slim", "gpu") and f" AS {tag}\n" not in DOCKERFILE):
                 yield f"image {container['image']}"
 
 

@@ -94,6 +94,9 @@ def test_the_gpu_service_reserves_a_gpu_and_has_cuda(document: dict[str, Any]) -
     assert gpu["environment"]["SKNET_DEVICE"] == "cuda"
     assert gpu["build"]["args"]["TORCH_INDEX"] == ""  # the CPU index has no CUDA, whatever the shell says
     assert gpu["image"] != document["services"]["sknet"]["image"]
+    assert gpu["build"]["target"] == "gpu"  # with a compiler: tests/repo/test_dockerfile.py
+    assert re.search(r"^FROM \S+ AS gpu$", DOCKERFILE, re.M)
+    assert "target" not in document["services"]["sknet"]["build"]
 
 
 def test_nothing_is_writable_but_tmp_and_the_cache(document: dict[str, Any], service: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ def image(start: int) -> list[tuple[str, str]]:
 
 
 FINAL = image(STAGES[-1])
+ORDINARY = image(NAMES["ordinary"])
+GPU = image(NAMES["gpu"])
 SLIM = image(NAMES["slim"])
 
 
@@ -44,8 +46,8 @@ def last(word: str) -> str:
     return [rest for name, rest in FINAL if name == word][-1]
 
 
-def environment() -> dict[str, str]:
-    return dict(re.findall(r"([A-Z_]+)=(\S+)", " ".join(rest for word, rest in FINAL if word == "ENV")))
+def environment(stage: list[tuple[str, str]] = FINAL) -> dict[str, str]:
+    return dict(re.findall(r"([A-Z_]+)=(\S+)", " ".join(rest for word, rest in stage if word == "ENV")))
 
 
 def test_every_stage_starts_from_the_base_argument() -> None:
@@ -58,11 +60,33 @@ def test_every_stage_starts_from_the_base_argument() -> None:
 
 
 def test_slim_is_the_same_but_for_its_environment() -> None:
-    different = [a for a, b in zip(FINAL, SLIM, strict=True) if a != b]
+    different = [a for a, b in zip(ORDINARY, SLIM, strict=True) if a != b]
     assert [word for word, _ in different] == ["FROM", "COPY"]
     assert ("COPY", "--from=slim-dependencies /opt/venv /opt/venv") in SLIM
     light = [rest for word, rest in image(NAMES["slim-dependencies"]) if word == "RUN"]
     assert not [rest for rest in light if "--requirement torch.lock" in rest]
+
+
+def test_without_a_target_the_ordinary_image_is_built_and_it_has_no_compiler() -> None:
+    assert [*ORDINARY, ("FROM", "ordinary")] == FINAL
+    assert not [rest for word, rest in FINAL + SLIM if word == "RUN" and "apt-get" in rest]
+
+
+def test_the_image_for_a_gpu_can_compile_and_run_what_it_compiled() -> None:
+    """What `model.engines.inductor.check` asks for on a GPU, which can be tried only where an image is built."""
+    assert GPU[: len(ORDINARY)] == ORDINARY
+    more = GPU[len(ORDINARY) :]
+    assert [word for word, _ in more] == ["FROM", "USER", "RUN", "ENV", "USER"]
+    assert more[-1] == ("USER", last("USER"))  # installs as root, runs as the others do
+    (command,) = (rest for word, rest in more if word == "RUN")
+    compiler, headers = re.findall(r"apt-get install --yes --no-install-recommends ([^&;]+)", command)
+    assert compiler.split() == ["gcc", "libc6-dev"]
+    assert "/Python.h" in command.partition(headers)[0]  # only a base without them needs the package
+    added = {key: value for key, value in environment(GPU).items() if key not in environment()}
+    assert set(added) == {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
+    # The volume, which may be written and is not mounted noexec as /tmp is; in the folder whose owner is checked.
+    assert all(Path(last("VOLUME")) in Path(value).parents for value in added.values())
+    assert Path(added["TORCHINDUCTOR_CACHE_DIR"]) in Path(added["TRITON_CACHE_DIR"]).parents
 
 
 def test_it_runs_as_a_fixed_user_that_is_not_root() -> None:

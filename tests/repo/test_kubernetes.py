@@ -167,6 +167,8 @@ MUTATIONS: list[tuple[str, str, str, str, object]] = [
     ("resources", "cpu", "Deployment", f"{CONTAINER}/resources/limits/ephemeral-storage", "2Gi"),
     ("resources", "gpu", "Deployment", f"{CONTAINER}/resources/limits/nvidia.com~1gpu", None),
     ("resources", "gpu", "Deployment", f"{CONTAINER}/image", "sknet-serve:slim"),
+    ("resources", "gpu", "Deployment", f"{CONTAINER}/image", "sknet-serve"),
+    ("resources", "cpu", "Deployment", f"{CONTAINER}/image", "sknet-serve:gpu"),
     ("volumes", "cpu", "Deployment", f"{CONTAINER}/volumeMounts/0/mountPath", "/var/tmp"),
     ("volumes", "cpu", "ConfigMap", f"{DATA}CACHE_DIR", "/cache"),
     ("volumes", "full", "ConfigMap", f"{DATA}API_KEYS_FILE", "/etc/keys"),
@@ -280,13 +282,17 @@ def test_the_readmes_own_overlay_fits_the_product(tmp_path: Path) -> None:
 
 
 def test_the_readme_says_where_an_image_comes_from_before_one_is_wanted() -> None:
-    """Of both examples: the first is the CPU overlay with its image put elsewhere, the second needs torch, and a Secret."""
+    """Of the GPU overlay and both examples: the first is the CPU overlay with its image put elsewhere, the second needs torch."""
     first, mine = re.findall(r"^```sh\n(.*?)^```$", readme_section(), re.S | re.M)
     (wanted,) = re.findall(r"docker build --target slim -t (\S+) \.", first.partition("kubectl")[0])
     assert f"docker push {wanted}\n" in first.partition("kubectl")[0]
     ((old, new),) = re.findall(r"sed 's\|(.*?)\|(.*?)\|'", first)
     (deployment,) = of_kind([yaml.safe_load(yaml.safe_dump(d).replace(old, new)) for d in merged("cpu")], "Deployment")
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == wanted
+
+    (container,) = manifest_pods.pods_of(merged("gpu"))[0]["containers"]
+    tag = container["image"].rpartition(":")[2]
+    assert f"`docker build --target {tag} -t REGISTRY/sknet-serve:{tag} .`" in readme_section()
 
     assert "docker build -t REGISTRY/sknet-serve:1 ." in mine.partition("kubectl")[0]  # no `slim`: no graph of these weights
     assert "create secret generic sknet-keys --from-file=keys=" in mine.partition("rollout status")[0]
