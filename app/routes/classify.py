@@ -14,6 +14,7 @@ from app.openapi import BATCH_BODY, IMAGE_BODY, errors
 from app.problems import log_fault, problem_of
 from app.routes.direct import Direct
 from app.schemas.native import BatchAnswer, ClassifyAnswer
+from app.schemas.wire import Score
 from app.services import Services, services_of
 from app.sources import many_images, one_image
 from model.types import KernelAttention, ModelInfo, UnitAttention
@@ -37,7 +38,7 @@ Explain = Annotated[
         examples=["kernel_attention"],
     ),
 ]
-MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])]
+MinScore = Annotated[Score, Query(description="Leave out classes below this score.", examples=[0.01])]
 
 
 @router.post(
