@@ -18,7 +18,9 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResou
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NoOpTracer
+from requests import Session
 
+from app.otlp_session import bounded_session
 from app.settings import of_opentelemetry
 from app.threads import yield_to_the_loop
 
@@ -136,7 +138,7 @@ def connect() -> Collector | None:
             break
     processor: SpanProcessor = SpanProcessor()
     if exporter == "otlp":
-        processor = BatchSpanProcessor(Outlet(OTLPSpanExporter()))
+        processor = BatchSpanProcessor(Outlet(OTLPSpanExporter(session=_session())))
         provider.add_span_processor(processor)
     filters = tuple(Seldom() for _ in _TALKATIVE)
     for name, each in zip(_TALKATIVE, filters, strict=True):
@@ -149,6 +151,12 @@ def resource() -> Resource:
     told = OTELResourceDetector().detect().attributes
     ours = {SERVICE_NAME: NAME, SERVICE_VERSION: version("sknet-serve")}
     return Resource.create({name: value for name, value in ours.items() if not told.get(name)})
+
+
+def _session() -> Session | None:
+    """None where the variables name one of a plugin, which has what lets it in."""
+    plugin = any(of_opentelemetry(f"PYTHON_EXPORTER_OTLP_HTTP_{each}CREDENTIAL_PROVIDER") for each in ("", "TRACES_"))
+    return None if plugin else bounded_session()
 
 
 def _allowed(name: str, given: str, allowed: tuple[str, ...]) -> str:
