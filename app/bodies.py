@@ -13,7 +13,8 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.context import Deadline, RequestContext, context_of
-from app.errors import AppError, BodyTimeout, BodyTooLarge, RouteNotFound
+from app.errors import AppError, BodyTimeout, BodyTooLarge, RouteNotFound, UnsupportedMedia
+from app.inflated import NONE, codings_of
 from app.problems import answer
 from app.room import Room
 
@@ -30,7 +31,8 @@ Refuse = Callable[[int, Deadline], AppError | None]  # (images, deadline) -> why
 class BodyLimits:
     """Refuses bodies that are too large, before reading where a length is announced; bounds all bodies together, and time.
 
-    `gate` is asked first, of every request; `refusals` tells, by path, who is asked before the body of a POST is read.
+    `gate` is asked first, of every request; `refusals` tells, by path, who is asked before the body of a POST is read, and
+    `uncompressed` are the paths whose bodies nobody unpacks.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class BodyLimits:
         room: Room,
         by_path: Mapping[str, int],
         refusals: Mapping[str, Refuse],
+        uncompressed: frozenset[str] = frozenset(),
         gate: Callable[[Scope], AppError | None] | None = None,
     ) -> None:
         self._app = app
@@ -48,6 +51,7 @@ class BodyLimits:
         self._max_body_bytes = max_body_bytes
         self._by_path = by_path
         self._refusals = refusals
+        self._uncompressed = uncompressed
         self._gate = gate
         self._lingering = 0
 
@@ -75,6 +79,8 @@ class BodyLimits:
             return RouteNotFound(scope["path"])
         if body.announced > body.limit:
             return BodyTooLarge(body.limit, body.announced)
+        if body.coding and scope["method"] == "POST" and scope["path"] in self._uncompressed and codings_of(body.coding):
+            return UnsupportedMedia(body.coding, (NONE,), "Content-Encoding")
         full = self.room.refusal(body.announced)
         if full is not None:
             return full
@@ -99,6 +105,7 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits, limit: int) -> None:
         self.limit = limit
         self.announced = 0
+        self.coding = ""
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -114,6 +121,8 @@ class _Body:
                 self._expected = True
             elif name == b"expect":
                 self._waits_for_go = True
+            elif name == b"content-encoding":  # several lines are one list (RFC 9110, section 5.3)
+                self.coding += (", " if self.coding else "") + value.decode("latin-1")
 
     async def receive(self) -> Message:
         if self._complete:

@@ -17,8 +17,10 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import NoOpTracer
+from requests import Session
 
+from app.otlp_session import bounded_session
+from app.otlp_variables import disabled, sends
 from app.settings import of_opentelemetry
 from app.threads import yield_to_the_loop
 
@@ -27,7 +29,6 @@ logger = logging.getLogger("sknet.tracing")
 NAME = "sknet"  # of the service, where `OTEL_SERVICE_NAME` gives none
 FLUSH_S = 3.0  # waited for at the end, where the library itself would wait for 30 s and more
 QUIET_S = 60.0  # between two lines that say the same
-PROTOCOL = "http/protobuf"
 # Of the library: those that tell of every batch that is not taken, and of every header that a stranger got wrong.
 _TALKATIVE = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -126,17 +127,13 @@ def connect() -> Collector | None:
     Raises:
         ValueError: a variable cannot be used.
     """
-    provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
-    if isinstance(provider.get_tracer(NAME), NoOpTracer):
+    if disabled():
         return None
-    exporter = _allowed("TRACES_EXPORTER", of_opentelemetry("TRACES_EXPORTER"), ("otlp", "none"))
-    for name in ("EXPORTER_OTLP_TRACES_PROTOCOL", "EXPORTER_OTLP_PROTOCOL"):
-        if given := of_opentelemetry(name):
-            _allowed(name, given, (PROTOCOL,))
-            break
+    sending = sends()  # asked first: the library has its own words for some of what is wrong, and goes on
+    provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
     processor: SpanProcessor = SpanProcessor()
-    if exporter == "otlp":
-        processor = BatchSpanProcessor(Outlet(OTLPSpanExporter()))
+    if sending:
+        processor = BatchSpanProcessor(Outlet(OTLPSpanExporter(session=_session())))
         provider.add_span_processor(processor)
     filters = tuple(Seldom() for _ in _TALKATIVE)
     for name, each in zip(_TALKATIVE, filters, strict=True):
@@ -151,7 +148,7 @@ def resource() -> Resource:
     return Resource.create({name: value for name, value in ours.items() if not told.get(name)})
 
 
-def _allowed(name: str, given: str, allowed: tuple[str, ...]) -> str:
-    if given and given not in allowed:
-        raise ValueError(f"OTEL_{name} is {given[:100]!r}: here it may be {' or '.join(allowed)}")
-    return given or allowed[0]
+def _session() -> Session | None:
+    """None where the variables name one of a plugin, which has what lets it in."""
+    plugin = any(of_opentelemetry(f"PYTHON_EXPORTER_OTLP_HTTP_{each}CREDENTIAL_PROVIDER") for each in ("", "TRACES_"))
+    return None if plugin else bounded_session()

@@ -21,6 +21,7 @@ class Dialect:
 
     `inputs` are paths whose POST brings images, as clients write them, each with the most bytes that its body may have.
     `templates` are the same paths as the OpenAPI document has them, where they differ. `admin` are paths that load or unload,
+    `unpacked` are inputs whose bodies may come compressed, since their routes unpack them,
     and `probes` those that are asked for readiness and need no key. `tags` are its heads in the OpenAPI document, and `schemas`
     what hand-written parts of its routes refer to there. `plain` tells of a method and a path whether errors there, whichever
     layer answers, are `app.schemas.problem.PlainError` and no problem documents.
@@ -29,6 +30,7 @@ class Dialect:
     router: APIRouter
     inputs: Mapping[str, int] = field(default_factory=dict)
     templates: frozenset[str] = frozenset()
+    unpacked: frozenset[str] = frozenset()
     admin: frozenset[str] = frozenset()
     probes: frozenset[str] = frozenset()
     tags: tuple[Mapping[str, str], ...] = ()

@@ -33,6 +33,12 @@ class AppError(Exception):
     """Base of everything this package raises on purpose."""
 
 
+def _in_time(text: str, limit_s: float, none_left: str) -> str:
+    """A text with a time in it, to 0.1 ms; where less is left, the text without: of a call over gRPC no more is known by then."""
+    seconds = f"{limit_s:.4f}".rstrip("0").rstrip(".")
+    return none_left if limit_s < 0.00005 else text.format(f"{seconds} seconds")
+
+
 class MalformedRequest(AppError):
     """The request cannot be read; the text says how it should look."""
 
@@ -68,7 +74,7 @@ class BodyTimeout(AppError):
     """The body did not arrive in time."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"the body did not arrive within {limit_s:g} seconds")
+        super().__init__(_in_time("the body did not arrive within {}", limit_s, "the deadline passed before the body arrived"))
         self.limit = limit_s
 
 
@@ -174,5 +180,5 @@ class DeadlinePassed(AppError):
     """The answer would come too late."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"the deadline of {limit_s:g} seconds passed")
+        super().__init__(_in_time("the deadline of {} passed", limit_s, "the deadline passed"))
         self.limit = limit_s

@@ -15,9 +15,15 @@ from app.errors import BodyTooLarge, DeadlinePassed, MalformedRequest
 
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's `wbits`: deflate is that of RFC 1950, as RFC 9110 has it
 CODINGS = tuple(_WINDOW)
+NONE = "identity"  # a coding that is none (RFC 9110, section 12.5.3)
 _TAKEN = 1 << 18  # bytes that go in at a time
 _GIVEN = 1 << 20  # bytes that come out at a time, about a millisecond
 _MOST_MEMBERS = 4096  # of gzip, which may come one after the other; each costs a step, however little it holds
+
+
+def codings_of(given: str) -> list[str]:
+    """What a body went through, by the header `Content-Encoding`: empty where it came as it is."""
+    return [name for each in given.split(",") if (name := each.strip().lower()) not in ("", NONE)]
 
 
 async def inflated(body: bytes, coding: str, most: int, take: Callable[[int], None], deadline: Deadline) -> bytes:

@@ -167,19 +167,21 @@ def create_app(
         plain=any_plain(dialects),
     )
     admin_bytes = min(admin.MAX_BODY_BYTES, settings.max_body_bytes)
+    by_path = {
+        "/classify/batch": settings.max_batch_body_bytes,
+        **{path: most for dialect in dialects for path, most in dialect.inputs.items()},
+        **{path: admin_bytes for dialect in dialects for path in dialect.admin},
+        **dict.fromkeys(admin.paths(settings.model_name), admin_bytes),
+    }
     # The last one added is the outermost. Headed -> RequestLog -> Preflights -> BodyLimits, which asks the gate -> Departures.
     app.add_middleware(Departures)
     app.add_middleware(
         BodyLimits,
         max_body_bytes=settings.max_body_bytes,
         room=room,
-        by_path={
-            "/classify/batch": settings.max_batch_body_bytes,
-            **{path: most for dialect in dialects for path, most in dialect.inputs.items()},
-            **{path: admin_bytes for dialect in dialects for path in dialect.admin},
-            **dict.fromkeys(admin.paths(settings.model_name), admin_bytes),
-        },
+        by_path=by_path,
         refusals=dict.fromkeys(timed, classifier.refusal),
+        uncompressed=timed.union(by_path).difference(*(dialect.unpacked for dialect in dialects)),
         gate=gate,
     )
     if settings.cors_origins:

@@ -20,6 +20,7 @@ from app import errors
 from app.context import SCOPE_KEY, context_of
 from app.dialects import Plain
 from app.schemas.problem import PlainError, Problem
+from app.schemas.wire import OUTSIDE
 from model import errors as model_errors
 
 logger = logging.getLogger("sknet.service")
@@ -48,6 +49,7 @@ _ALLOWED = {
     "greater_than_equal": "{limit} or more",
     "less_than_equal": "{limit} or less",
     "literal_error": "{expected}",
+    OUTSIDE: "{expected}",
 }
 INTERNAL = Row(500, "internal-error", "Something went wrong in the service")
 
@@ -186,7 +188,7 @@ def install(app: FastAPI, plain: Plain) -> None:
         first = error.errors()[0]
         name = str(first["loc"][1])  # (where, name, and below that what pydantic tried)
         value = first.get("input")
-        limit = next((v for k, v in first.get("ctx", {}).items() if k in ("ge", "le")), None)
+        limit = next((v for k, v in first.get("ctx", {}).items() if k in ("ge", "le", "limit")), None)
         expected = first.get("ctx", {}).get("expected")  # of a choice: pydantic's list of them, 'a' or 'b'
         words = _ALLOWED.get(first["type"], "as documented").format(limit=limit, expected=expected)
         return response_of(errors.InvalidParameter(name, value, words, limit), request.scope)

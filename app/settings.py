@@ -283,8 +283,8 @@ def client_key() -> str | None:
 
 
 def of_opentelemetry(name: str) -> str:
-    """One of the variables `OTEL_*` that OpenTelemetry's library leaves to whoever sets it up; empty where not given."""
-    return os.environ.get(f"OTEL_{name}", "").strip().lower()
+    """One of the variables `OTEL_*` of OpenTelemetry's library, as it is; empty where not given."""
+    return os.environ.get(f"OTEL_{name}", "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

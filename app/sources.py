@@ -17,6 +17,7 @@ from app.errors import AppError, BodyTooLarge, InvalidParameter, MalformedReques
 from app.forms import Part, read_form
 from app.json_texts import check_texts
 from app.schemas.native import BatchJson, ImageJson
+from app.schemas.wire import OUTSIDE
 
 ACCEPTED = ("multipart/form-data", "image/*", "application/octet-stream", "application/json")
 ACCEPTED_BATCH = ("multipart/form-data", "application/json")
@@ -49,6 +50,7 @@ _RANGES = {  # what is there, and of the right kind, but no value that it may ha
     "greater_than_equal": "{ge:g} or more",
     "less_than_equal": "{le:g} or less",
     "literal_error": "{expected}",
+    OUTSIDE: "{expected}",
 }
 
 JsonT = TypeVar("JsonT", bound=BaseModel)

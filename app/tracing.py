@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from app.otlp_variables import disabled, sends
 from app.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -18,10 +19,17 @@ _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.tr
 
 def check_tracing(settings: Settings) -> None:
     """Raises:
-    SettingsError: tracing is wanted, and what it needs is not installed. Nothing of it is imported but empty packages.
+    SettingsError: tracing is wanted, and what it needs is not installed, or a variable cannot be used. Nothing of it is
+        imported but empty packages.
     """
-    if settings.tracing and not all(map(_is_there, _NEEDED)):
+    if not settings.tracing:
+        return
+    if not all(map(_is_there, _NEEDED)):
         raise SettingsError(_missing())
+    try:
+        _ = disabled() or sends()
+    except ValueError as error:
+        raise SettingsError(_unusable(error)) from error
 
 
 def new_tracing(quiet: frozenset[str]) -> Tracing | None:
@@ -38,8 +46,12 @@ def new_tracing(quiet: frozenset[str]) -> Tracing | None:
     except ImportError as error:
         raise SettingsError(_missing()) from error
     except ValueError as error:  # some are read when a module is imported
-        raise SettingsError(f"tracing cannot be set up: {error}") from error
+        raise SettingsError(_unusable(error)) from error
     return None if collector is None else Tracing(collector, quiet)
+
+
+def _unusable(error: ValueError) -> str:
+    return f"tracing cannot be set up: {error}"
 
 
 def _missing() -> str:

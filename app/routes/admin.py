@@ -42,7 +42,7 @@ async def load(request: Request, services: Has, name: Name) -> ModelAnswer:
     "/models/{name}/unload",
     response_model=UnloadAnswer,
     response_description="Nothing serves now.",
-    responses=errors(404, 500, 503),
+    responses=errors(404, 415, 500, 503),
     summary="Serve nothing until something is loaded",
 )
 async def unload(services: Has, name: Name) -> UnloadAnswer:

@@ -15,6 +15,7 @@ from app.problems import log_fault
 from app.rankings import answer_of, batch_answer_of, predictions_in
 from app.routes.direct import Direct
 from app.schemas.native import BatchAnswer, ClassifyAnswer
+from app.schemas.wire import Score
 from app.services import Services, services_of
 from app.sources import many_images, one_image
 from app.threads import written
@@ -37,7 +38,7 @@ Explain = Annotated[
         examples=["kernel_attention"],
     ),
 ]
-MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])]
+MinScore = Annotated[Score, Query(description="Leave out classes below this score.", examples=[0.01])]
 
 
 @router.post(

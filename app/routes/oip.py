@@ -15,7 +15,7 @@ from app.classifier import Classified
 from app.context import RequestContext, context_of
 from app.dialects import Dialect
 from app.errors import InvalidParameter, UnsupportedMedia
-from app.inflated import CODINGS, inflated
+from app.inflated import CODINGS, NONE, codings_of, inflated
 from app.oip_body import Asked, Limits, read, written
 from app.openapi import OIP_ANSWER, OIP_BODY, errors
 from app.routes import oip_about, oip_repository
@@ -43,9 +43,11 @@ def dialect(settings: Settings) -> Dialect:
     for each in (oip_about.router, router, oip_repository.router):
         every.include_router(each)
     model, repository = f"/v2/models/{settings.model_name}", f"/v2/repository/models/{settings.model_name}"
+    infer = (f"{model}/infer", f"{model}/versions/{oip.VERSION}/infer")
     return Dialect(
         every,
-        inputs=dict.fromkeys((f"{model}/infer", f"{model}/versions/{oip.VERSION}/infer"), settings.max_batch_body_bytes),
+        inputs=dict.fromkeys(infer, settings.max_batch_body_bytes),
+        unpacked=frozenset(infer),
         templates=frozenset({"/v2/models/{name}/infer"}),
         admin=frozenset({"/v2/repository/index", f"{repository}/load", f"{repository}/unload"}),
         probes=frozenset({"/v2/health/live", "/v2/health/ready"}),
@@ -94,12 +96,12 @@ def _answer(name: str, asked: Asked, found: list[Classified]) -> tuple[bytes, in
 async def _body(request: Request, services: Services, context: RequestContext) -> bytes:
     body, lines = await request.body(), request.headers.getlist("content-encoding")
     given = ", ".join(lines)  # several lines are one list (RFC 9110, section 5.3)
-    codings = [name for each in given.split(",") if (name := each.strip().lower()) not in ("", "identity")]
+    codings = codings_of(given)
     if not codings:
         return body
     coding = codings[0]
     if len(codings) > 1 or coding not in CODINGS:
-        raise UnsupportedMedia(given, (*CODINGS, "identity"), "Content-Encoding")
+        raise UnsupportedMedia(given, (*CODINGS, NONE), "Content-Encoding")
     take, most = partial(services.room.take, context), services.settings.max_batch_body_bytes
     return await inflated(body, coding, most, take, context.deadline)
 

@@ -32,7 +32,7 @@ def _body(schema: str, example: dict[str, Any]) -> dict[str, Any]:
 @router.post(
     "/v2/repository/index",
     response_description="Every model.",
-    responses=errors(400, 408, 413, 500, plain=True),
+    responses=errors(400, 408, 413, 415, 500, plain=True),
     openapi_extra=_body("OipIndexRequest", {"ready": True}),
     summary="Every model and its state",
 )
@@ -46,7 +46,7 @@ async def oip_index(request: Request, services: Has) -> list[OipIndexEntry]:
 @router.post(
     "/v2/repository/models/{name}/load",
     response_description="The model that serves now.",
-    responses=errors(400, 404, 408, 413, 422, 429, 500, 503, plain=True),
+    responses=errors(400, 404, 408, 413, 415, 422, 429, 500, 503, plain=True),
     openapi_extra=_body("OipRepositoryRequest", {"parameters": {"checkpoint": "bundled:cifar10"}}),
     summary="Load a checkpoint",
 )
@@ -67,7 +67,7 @@ async def oip_load(request: Request, services: Has, name: Name) -> OipIndexEntry
 @router.post(
     "/v2/repository/models/{name}/unload",
     response_description="Nothing serves now.",
-    responses=errors(404, 500, 503, plain=True),
+    responses=errors(404, 415, 500, 503, plain=True),
     summary="Serve nothing until a checkpoint is loaded",
 )
 async def oip_unload(services: Has, name: Name) -> OipIndexEntry:

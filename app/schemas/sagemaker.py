@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
+
+from app.schemas.wire import Score
 
 
 class Attributes(BaseModel):
     """Custom attributes that mean something here. The header is the caller's: all others pass, such as ids of traces."""
 
     top_k: int | None = None
-    min_score: float = Field(0.0, ge=0, le=1)
+    min_score: Score = 0.0
     explain: Literal["kernel_attention"] | None = None

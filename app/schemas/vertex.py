@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, FailFast, Field
 
 from app.schemas.native import TINY_PNG, Base64, PredictionJson
-from app.schemas.wire import Whole, Wire
+from app.schemas.wire import Score, Whole, Wire
 
 # In one place or the other, which is left out or null then.
 _ONE_OF: dict[str, Any] = {
@@ -45,7 +45,7 @@ class VertexParameters(Wire):
         examples=[3],
         json_schema_extra={"minimum": 1},  # told here, held by the classifier: it knows the maximum as well
     )
-    min_score: float = Field(0.0, strict=True, ge=0, le=1, description="Leave out classes below this score.", examples=[0.01])
+    min_score: Score = Field(0.0, strict=True, description="Leave out classes below this score.", examples=[0.01])
 
 
 class VertexJson(Wire):

@@ -35,6 +35,7 @@ def limited(
         room=Room(buffered, lambda: 7),
         by_path={"/classify/batch": 500},
         refusals=dict.fromkeys(paths, refuse),
+        uncompressed=frozenset({"/classify"}),
     )
     return logged(limits, deadline_s), limits
 
@@ -309,3 +310,59 @@ async def test_many_refused_bodies_are_thrown_away_slowly(monkeypatch: pytest.Mo
     assert max(waits) == pytest.approx(20 * alone)
     assert {answer.status_code for answer in answers} == {429}
     assert limits._lingering == 0
+
+
+def coded(*lines: str, method: str = "POST", path: str = "/classify") -> dict[str, Any]:
+    scope = http_scope(method, path)
+    scope["headers"] += [(b"content-encoding", line.encode("latin-1")) for line in lines]
+    return scope
+
+
+@pytest.mark.parametrize(
+    ("lines", "given"),
+    [
+        (["gzip"], "gzip"), (["BR"], "BR"), (["identity", "deflate"], "identity, deflate"), (["zstd, gzip"], "zstd, gzip"),
+        (["\xe9"], "\xe9"), (["x" * 200], "x" * 100),
+    ],
+)  # fmt: skip
+async def test_a_compressed_body_that_nobody_unpacks_is_refused_unread(lines: list[str], given: str) -> None:
+    app, _ = limited(full=True)  # which would be said to come back
+    got = await exchange(app, coded(*lines), [part(b"x", more=True)])
+    body = problem(got, 415, "unsupported-media-type")
+    assert body["detail"] == f"the Content-Encoding {given!r} is not accepted; send identity"
+    assert (body["value"], body["allowed"]) == (given, ["identity"])
+    assert got.received_first == 0
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        coded(), coded(""), coded("identity"), coded("Identity , ,", "identity"), coded("gzip", path="/classify/batch"),
+        coded("gzip", method="GET"), coded("gzip", path="/nothing"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_is_not_compressed_or_not_for_us_to_refuse_goes_on(scope: dict[str, Any]) -> None:
+    assert (await exchange(limited()[0], scope, [part(b"x")])).status_code == 200
+
+
+COMPRESSED = {
+    "/classify": 415, "/classify/batch": 415, "/explain": 415, "/hf": 415, "/invocations": 415, "/vertex/predict": 415,
+    "/models/default/load": 415, "/models/default/unload": 415, "/v2/repository/index": 415,
+    "/v2/repository/models/default/load": 415, "/v2/repository/models/default/unload": 415,
+    "/v2/models/default/infer": 400, "/v2/models/default/versions/1/infer": 400,  # which unpack: this is no gzip
+}  # fmt: skip
+
+
+async def test_every_route_with_a_body_unpacks_it_or_says_that_it_does_not() -> None:
+    async with serving(open_admin=True) as service:
+        for path, status in COMPRESSED.items():
+            answer = await service.client.post(path, content=b"x", headers={"Content-Encoding": "gzip"})
+            assert answer.status_code == status, path
+            if status == 415:
+                assert "the Content-Encoding 'gzip' is not accepted; send identity" in answer.text
+        answer = await service.client.post("/v2/models/default/ready", content=b"x", headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 405  # as without a coding
+        declared = {path for path, methods in service.app.openapi()["paths"].items() if "post" in methods}
+        named = {path.replace("{name}", "default") for path in declared}
+        assert named <= set(COMPRESSED)
+        assert service.model.prepared == []

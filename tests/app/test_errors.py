@@ -32,6 +32,23 @@ EVERY: list[AppError] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("limit_s", "passed", "body"),
+    [
+        (10, "the deadline of 10 seconds passed", "the body did not arrive within 10 seconds"),
+        (1234.5, "the deadline of 1234.5 seconds passed", "the body did not arrive within 1234.5 seconds"),
+        (0.0993421, "the deadline of 0.0993 seconds passed", "the body did not arrive within 0.0993 seconds"),
+        (0.0001, "the deadline of 0.0001 seconds passed", "the body did not arrive within 0.0001 seconds"),
+        (0.00003, "the deadline passed", "the deadline passed before the body arrived"),
+        (0, "the deadline passed", "the deadline passed before the body arrived"),
+    ],
+)
+def test_times_are_told_as_people_write_them(limit_s: float, passed: str, body: str) -> None:
+    assert str(errors.DeadlinePassed(limit_s)) == passed
+    assert str(errors.BodyTimeout(limit_s)) == body
+    assert errors.BodyTimeout(limit_s).limit == errors.DeadlinePassed(limit_s).limit == limit_s
+
+
 def test_each_kind_is_shown_here_and_drawn_in_the_docstring() -> None:
     assert {type(error) for error in EVERY} == set(AppError.__subclasses__()) - {AppError}
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")

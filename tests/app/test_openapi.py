@@ -18,7 +18,7 @@ from tests.fakes import FakeModel
 
 ERRORS = {
     ("post", "/models/{name}/load"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503},
-    ("post", "/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
+    ("post", "/models/{name}/unload"): {401, 403, 404, 413, 415, 429, 500, 503},
     ("post", "/classify"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
     ("post", "/explain"): {400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504},
     ("post", "/classify/batch"): {400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504},
@@ -39,9 +39,9 @@ ERRORS = {
     ("get", "/v2/models/{name}"): {401, 403, 404, 413, 429, 500, 503},
     ("get", "/v2/models/{name}/ready"): {401, 403, 404, 413, 429, 500, 503},
     ("post", "/v2/models/{name}/infer"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504},
-    ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 429, 500},
-    ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 422, 429, 500, 503},
-    ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 429, 500, 503},
+    ("post", "/v2/repository/index"): {400, 401, 403, 408, 413, 415, 429, 500},
+    ("post", "/v2/repository/models/{name}/load"): {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503},
+    ("post", "/v2/repository/models/{name}/unload"): {401, 403, 404, 413, 415, 429, 500, 503},
 }
 PROBES = {"/readyz", "/healthz", "/ping", "/vertex/health"}
 PLAIN = {path for _, path in ERRORS if path.startswith(("/v2", "/hf"))}  # whose errors are `{"error": text}`

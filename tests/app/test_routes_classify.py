@@ -98,7 +98,9 @@ async def test_min_score_leaves_out_what_is_below(client: httpx.AsyncClient) -> 
     for min_score, labels in ((0.125, ["cat", "dog", "elk"]), (0.2, ["cat", "dog"]), (1, [])):
         response = await client.post("/classify", params={"min_score": min_score}, files={"file": CAT})
         assert [p["label"] for p in response.json()["predictions"]] == labels
-    assert problem(await client.post("/classify?min_score=2", files={"file": CAT}), 422, "invalid-parameter")["limit"] == 1.0
+    for given, limit in (("2", 1.0), ("-0.5", 0.0), ("nan", 1.0), ("inf", 1.0)):
+        body = problem(await client.post(f"/classify?min_score={given}", files={"file": CAT}), 422, "invalid-parameter")
+        assert (body["detail"], body["limit"]) == (f"min_score is {given!r}: it may be a number from 0 to 1", limit)
 
 
 # what is wrong with a request

@@ -61,6 +61,23 @@ def test_a_wrong_variable_ends_the_start_with_one_line(monkeypatch: pytest.Monke
         create_app(Settings(tracing=True), load=lambda _: FakeModel())
 
 
+def test_a_wrong_variable_is_a_wrong_setting_before_anything_starts() -> None:
+    environment = {"SKNET_TRACING": "true", "SKNET_WORKERS": "2", "OTEL_EXPORTER_OTLP_COMPRESSION": "zip"}
+    done = CliRunner().invoke(main, ["serve", "--port", "0"], env=environment)
+    said = "tracing cannot be set up: OTEL_EXPORTER_OTLP_COMPRESSION is 'zip': here it may be none or gzip or deflate"
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {said}")
+
+
+def test_no_variable_is_looked_at_where_tracing_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zip")
+    tracing.check_tracing(Settings())
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_COMPRESSION"):
+        tracing.check_tracing(Settings(tracing=True))
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracing.check_tracing(Settings(tracing=True))
+
+
 async def test_disabled_by_the_librarys_variable_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     async with serving(tracing=True) as service:

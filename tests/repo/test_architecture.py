@@ -174,6 +174,8 @@ LAYERS: dict[str, dict[str, float]] = {
         "ray_replica": 5.5,
         "ray_serve": 6,
         "collector": 1.2,
+        "otlp_session": 1,
+        "otlp_variables": 1,
         "spans": 1.4,
         "tracing": 1.6,
         "dialects": 2,
