@@ -233,13 +233,13 @@ async def run(args: argparse.Namespace) -> int:
         cells = (f"{side.request_bytes / 1e3:.0f}", f"{rate:.1f}", f"{ratios[name]:.3f}", f"{client:.2f}")
         rows.append((name, *cells, str(best), f"{score:.6f}"))
     figures: dict[str, object] = {
-        "checkpoint": args.checkpoint,
+        "checkpoint": Path(args.checkpoint).name,  # the folder is this machine's own
         "connections": args.connections,
         "measured": {name: vars(each) for name, each in found.items()},
         "ratios": {name: float(ratio) for name, ratio in ratios.items()},
         "answers": answers,
     }
-    publish(args.name, f"Cost of each dialect, {args.checkpoint}", table(rows), figures, args.output)
+    publish(args.name, f"Cost of each dialect, {Path(args.checkpoint).name}", table(rows), figures, args.output)
     return 0
 
 

@@ -175,7 +175,7 @@ async def run(args: argparse.Namespace) -> int:
     computed: list[tuple[str, ...]] = [(f"computed, for {args.target:,.0f} requests/s", *precisions)]
     computed += [(name.replace("_", " "), *(f"{each[name]:,.2f}".removesuffix(".00") for each in plans)) for name in plans[0]]
     words = ", ".join(f"{name} {value:g}" for name, value in vars(assumed).items())
-    figures: dict[str, object] = {"checkpoint": args.checkpoint, "assumed": vars(assumed)}
+    figures: dict[str, object] = {"checkpoint": Path(args.checkpoint).name, "assumed": vars(assumed)}
     figures |= {each: {**column, **of_plan} for each, column, of_plan in zip(precisions, columns, plans, strict=True)}
     publish(
         "scale", "From a core to a target", f"{table(measured)}\n\nassumed: {words}\n\n{table(computed)}", figures, args.output
